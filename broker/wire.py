@@ -1,0 +1,584 @@
+"""The wire protocol: message types, `encode` and `decode`.
+
+Everything that crosses a socket is defined here and specified byte for byte in `docs/wire.md`. A message is a list of
+ZeroMQ segments: segment 0 is one type byte, segment 1 the header (a msgpack map), segment 2, where the type has one,
+the payload. Instants never cross: `age` and `budget` are durations in float seconds, so hosts need no common clock.
+
+Imported by every process of a line; imports nothing of ours and no server library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Struct, field
+
+#: Version of this protocol; a peer with another number is refused with `protocol`.
+PROTOCOL: Final = 1
+#: Largest header of a message that a camera sends, and of a JOB, in bytes.
+HEADER_LIMIT: Final = 4096
+#: Largest header of a batched message (backend, egress), in bytes.
+BATCH_LIMIT: Final = 4 << 20
+#: Largest encoded result body of one model, in bytes; more is `failed: result_too_large`.
+RESULT_LIMIT: Final = 1 << 20
+#: Detections kept for one frame and model; the best scores survive.
+MAX_DETECTIONS: Final = 300
+#: From this many bytes on a payload is handed to ZeroMQ without a copy; below it a copy is faster (measured).
+COPY_THRESHOLD: Final = 1 << 16
+
+Policy = Literal["inspect", "monitor"]
+Encoding = Literal["jpeg", "png", "bgr8", "mono8", "bayer_rg8"]
+Status = Literal["ok", "failed", "expired", "dropped"]
+Verdict = Literal["ok", "ng", "incomplete", "none"]
+
+
+class WireError(Exception):
+    """Bytes from a peer that are not a message of this protocol.
+
+    `reason` is one of a small fixed set (it becomes a metric label); `detail` says what was found.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class Key(NamedTuple):
+    """The frame key: `seq` counts from 0 without a gap inside one `boot` (random id of a publisher's start)."""
+
+    camera: str
+    boot: str
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.camera}/{self.boot}/{self.seq}"
+
+
+class Message(Struct, frozen=True, kw_only=True, gc=False):
+    """Base of every header. `TYPE` is segment 0; `LIMIT` the largest header in bytes."""
+
+    TYPE: ClassVar[bytes]
+    LIMIT: ClassVar[int] = HEADER_LIMIT
+
+
+# --- camera -> broker ------------------------------------------------------------------------------------------------
+
+
+class Hello(Message):
+    """First message of a camera, and its beat while it has nothing else to say."""
+
+    TYPE = b"\x01"
+    camera: str
+    boot: str
+    protocol: int
+    policy: Policy = "inspect"
+
+
+class Frame(Message):
+    """One image. The payload is segment 2, or `payload` in the header of a two-segment message (small clients).
+
+    `shape` is [height, width] or [height, width, channels] in pixels; `stride` is bytes per row of a raw encoding
+    (default: tightly packed). `age`: seconds from capture to this send; `budget`: seconds from capture to deadline.
+    `again` counts earlier sends of the same frame.
+    """
+
+    TYPE = b"\x02"
+    key: Key
+    policy: Policy
+    encoding: Encoding
+    shape: list[int]
+    len: int
+    age: float
+    budget: float
+    part: str | None = None
+    stride: int | None = None
+    again: int = 0
+    payload: bytes | None = None
+
+
+class Skip(Message):
+    """A frame that the camera knows to be missing (a trigger that came without credit); it uses up its `seq`."""
+
+    TYPE = b"\x03"
+    key: Key
+    reason: str
+
+
+class Bye(Message):
+    """Orderly end of a boot; `last_seq` is the last one used, -1 for none."""
+
+    TYPE = b"\x04"
+    camera: str
+    boot: str
+    last_seq: int
+
+
+# --- broker -> camera ------------------------------------------------------------------------------------------------
+
+
+class Welcome(Message):
+    """Answer to HELLO. A new `epoch` is a broker that remembers nothing: send again what is not settled.
+
+    `credit` is the highest `seq` that may be sent; `max_frame` the largest payload in bytes.
+    """
+
+    TYPE = b"\x11"
+    epoch: str
+    credit: int
+    max_frame: int
+    protocol: int = PROTOCOL
+
+
+class Accepted(Message):
+    """These frames have a committed row in the ledger (monitor: a slot) and will end in one joined result."""
+
+    TYPE = b"\x12"
+    LIMIT = BATCH_LIMIT
+    boot: str
+    seqs: list[int]
+    credit: int
+
+
+class Settled(Message):
+    """Every model of these frames has a committed terminal status: the camera may forget them."""
+
+    TYPE = b"\x13"
+    LIMIT = BATCH_LIMIT
+    boot: str
+    credit: int
+    complete: list[int] = field(default_factory=list)
+    incomplete: list[int] = field(default_factory=list)
+
+
+class Reject(Message):
+    """A message that was refused; `key` is set where it could be read. A rejected frame was not accepted."""
+
+    TYPE = b"\x14"
+    reason: str
+    detail: str = ""
+    key: Key | None = None
+
+
+# --- worker -> broker ------------------------------------------------------------------------------------------------
+
+
+class Ready(Message):
+    """A model thread registers, warmed up. `session` is random; `depth` is how many undone jobs may be under way at
+    once when it crashes (max_batch plus those decoded ahead): that many are suspects. `exec_timeout` in seconds."""
+
+    TYPE = b"\x21"
+    worker: str
+    session: str
+    model: str
+    sha256: str
+    max_batch: int
+    exec_timeout: float
+    grant: int
+    depth: int = 1
+    protocol: int = PROTOCOL
+
+
+class SessionBeat(Struct, frozen=True, kw_only=True, gc=False):
+    """Progress of one session: jobs `started` and `completed` (dseq counts), seconds in the running call, grant."""
+
+    session: str
+    started: int
+    completed: int
+    exec_age: float
+    grant: int
+
+
+class Beat(Message):
+    """Heartbeat of a worker process; a session that it leaves out is gone."""
+
+    TYPE = b"\x22"
+    LIMIT = BATCH_LIMIT
+    worker: str
+    sessions: list[SessionBeat]
+
+
+class Answer(Struct, frozen=True, kw_only=True, gc=False):
+    """One job done: terminal `status` (`ok` or `failed`), and `body`, the encoded result map, opaque to the broker."""
+
+    dseq: int
+    key: Key
+    status: Status
+    reason: str = ""
+    body: bytes = b""
+
+
+class Done(Message):
+    """Jobs of one session that ended; all that fit are sent in one message."""
+
+    TYPE = b"\x23"
+    LIMIT = BATCH_LIMIT
+    session: str
+    grant: int
+    model: str
+    items: list[Answer]
+
+
+class Nack(Message):
+    """A job that this session gives back; `retryable`: another session may do better."""
+
+    TYPE = b"\x24"
+    session: str
+    dseq: int
+    key: Key
+    retryable: bool
+    reason: str
+    grant: int
+
+
+class Drain(Message):
+    """These sessions want no more jobs; each gets VOID `drained` when nothing of it is in flight."""
+
+    TYPE = b"\x25"
+    worker: str
+    sessions: list[str]
+
+
+# --- broker -> worker ------------------------------------------------------------------------------------------------
+
+
+class Endpoint(Message):
+    """The session's data socket: a tcp port, or the number that ends an ipc or inproc name (`data_endpoint`)."""
+
+    TYPE = b"\x31"
+    session: str
+    port: int
+    epoch: str
+
+
+class Void(Message):
+    """The broker does not know, or no longer wants, this session. A worker that still runs registers a new one."""
+
+    TYPE = b"\x32"
+    session: str
+    reason: str
+
+
+class Job(Message):
+    """On the session's PUSH: one frame to look at, with its payload as segment 2. `budget`: seconds left, may be < 0."""
+
+    TYPE = b"\x33"
+    session: str
+    dseq: int
+    key: Key
+    tries: int
+    encoding: Encoding
+    shape: list[int]
+    budget: float
+    stride: int | None = None
+
+
+# --- broker -> join --------------------------------------------------------------------------------------------------
+
+
+class Expectation(Struct, frozen=True, kw_only=True, gc=False):
+    """A frame that was admitted: its models are fixed now. `line` names the line file's digest whose rules judge it.
+    `budget`: seconds left to the deadline. `ticket` is what JACK returns."""
+
+    ticket: int
+    key: Key
+    policy: Policy
+    station: str
+    models: list[str]
+    required: list[str]
+    budget: float
+    line: str
+    part: str | None = None
+
+
+class Expect(Message):
+    """Admitted frames. For `inspect` the JACK means that their rows are committed."""
+
+    TYPE = b"\x41"
+    LIMIT = BATCH_LIMIT
+    epoch: str
+    items: list[Expectation]
+
+
+class Outcome(Struct, frozen=True, kw_only=True, gc=False):
+    """The terminal status of one (frame, model). `tries` counts dispatches; `late`: it came after the deadline."""
+
+    ticket: int
+    key: Key
+    model: str
+    tries: int
+    status: Status
+    reason: str = ""
+    body: bytes = b""
+    late: bool = False
+
+
+class Result(Message):
+    """Terminal statuses with their bodies, sent again until JACK."""
+
+    TYPE = b"\x42"
+    LIMIT = BATCH_LIMIT
+    epoch: str
+    items: list[Outcome]
+
+
+class Suspicion(Struct, frozen=True, kw_only=True, gc=False):
+    """This frame was under way in `model` when its session died, for the `count`th time."""
+
+    ticket: int
+    key: Key
+    model: str
+    count: int
+
+
+class Suspect(Message):
+    """Suspect counts, kept in the join's ledger so that they outlive the broker."""
+
+    TYPE = b"\x43"
+    LIMIT = BATCH_LIMIT
+    epoch: str
+    items: list[Suspicion]
+
+
+class BootNote(Struct, frozen=True, kw_only=True, gc=False):
+    """State of a camera's boot: `open`, `ended` (BYE) or `cut` (vanished); `last_seq` is the last one seen, -1 none."""
+
+    ticket: int
+    camera: str
+    boot: str
+    state: Literal["open", "ended", "cut"]
+    last_seq: int
+
+
+class SkipNote(Struct, frozen=True, kw_only=True, gc=False):
+    """A trigger that the camera reported as missed."""
+
+    ticket: int
+    key: Key
+    reason: str
+
+
+class Note(Message):
+    """What the ledger records besides frames: boots of cameras and missed triggers."""
+
+    TYPE = b"\x44"
+    LIMIT = BATCH_LIMIT
+    epoch: str
+    boots: list[BootNote] = field(default_factory=list)
+    skips: list[SkipNote] = field(default_factory=list)
+
+
+class LineText(Message):
+    """The line file in force, answer to the join's hello and sent at every reload; `digest` is what EXPECT names."""
+
+    TYPE = b"\x45"
+    LIMIT = BATCH_LIMIT
+    epoch: str
+    digest: str
+    text: str
+
+
+# --- join -> broker --------------------------------------------------------------------------------------------------
+
+
+class JoinHello(Message):
+    """The join is there, sent at start and once a second. A new `epoch`: repeat every EXPECT and unacked RESULT."""
+
+    TYPE = b"\x51"
+    epoch: str
+    protocol: int = PROTOCOL
+
+
+class Known(Struct, frozen=True, kw_only=True, gc=False):
+    """What the ledger already had about an expected frame: model -> terminal status, model -> suspect count."""
+
+    ticket: int
+    statuses: dict[str, Status] = field(default_factory=dict)
+    suspects: dict[str, int] = field(default_factory=dict)
+
+
+class Jack(Message):
+    """After the commit, never before: these tickets of the broker's `epoch` are in the ledger."""
+
+    TYPE = b"\x52"
+    LIMIT = BATCH_LIMIT
+    epoch: str
+    tickets: list[int]
+    known: list[Known] = field(default_factory=list)
+
+
+class Closing(Struct, frozen=True, kw_only=True, gc=False):
+    """A frame published at its deadline, and the models that were missing then."""
+
+    key: Key
+    models: list[str]
+
+
+class Closed(Message):
+    """Frames that the join closed by itself: their missing models are terminal (`expired` or `failed: orphaned`)."""
+
+    TYPE = b"\x53"
+    LIMIT = BATCH_LIMIT
+    epoch: str
+    items: list[Closing]
+
+
+# --- join -> consumers, consumers -> join and recorder ---------------------------------------------------------------
+
+
+class Published(Struct, frozen=True, kw_only=True, gc=False):
+    """Segment 1 of a live message [topic, this, body]. `seq` is the ledger's number, null for monitor frames;
+    `previous` the last seq of the same topic (null: none), so that a consumer of some topics sees a gap."""
+
+    ledger_id: str
+    seq: int | None
+    previous: int | None
+
+
+class Since(Message):
+    """Catch-up: send what was published after `seq`; `topics` are prefixes, empty for all."""
+
+    TYPE = b"\x61"
+    ledger_id: str
+    seq: int
+    topics: list[str] = field(default_factory=list)
+    limit: int = 256
+
+
+class Entry(Struct, frozen=True, kw_only=True, gc=False):
+    """One published message of the past: what the live stream carried."""
+
+    topic: str
+    seq: int
+    previous: int | None
+    body: bytes
+
+
+class Page(Message):
+    """Answer to SINCE, oldest first. Ask again from the last seq until END."""
+
+    TYPE = b"\x62"
+    LIMIT = 64 << 20
+    ledger_id: str
+    items: list[Entry]
+
+
+class End(Message):
+    """Nothing newer than `seq` is published."""
+
+    TYPE = b"\x63"
+    ledger_id: str
+    seq: int
+
+
+class Gone(Message):
+    """The ledger does not hold what was asked for (another ledger_id, or older than `oldest`)."""
+
+    TYPE = b"\x64"
+    ledger_id: str
+    oldest: int
+
+
+class Copy(Message):
+    """Broker to recorder: a frame as the camera sent it, with its payload."""
+
+    TYPE = b"\x65"
+    key: Key
+    encoding: Encoding
+    shape: list[int]
+    stride: int | None = None
+
+
+class Ask(Message):
+    """A consumer asks the recorder for the picture of a frame."""
+
+    TYPE = b"\x66"
+    key: Key
+
+
+class Picture(Message):
+    """Answer to ASK, the payload being the picture; `found` false: it was never kept, or is gone."""
+
+    TYPE = b"\x67"
+    key: Key
+    found: bool
+    encoding: Encoding | None = None
+    shape: list[int] = field(default_factory=list)
+    stride: int | None = None
+
+
+# --- operator <-> broker ---------------------------------------------------------------------------------------------
+
+
+class Reload(Message):
+    """An operator's new line file (routes and rules)."""
+
+    TYPE = b"\x71"
+    LIMIT = BATCH_LIMIT
+    text: str
+
+
+class Reloaded(Message):
+    """The answer: `digest` in force now; `errors` non-empty: nothing was changed."""
+
+    TYPE = b"\x72"
+    LIMIT = BATCH_LIMIT
+    digest: str
+    errors: list[str] = field(default_factory=list)
+
+
+MESSAGES: Final[tuple[type[Message], ...]] = (
+    Hello, Frame, Skip, Bye, Welcome, Accepted, Settled, Reject,
+    Ready, Beat, Done, Nack, Drain, Endpoint, Void, Job,
+    Expect, Result, Suspect, Note, LineText, JoinHello, Jack, Closed,
+    Since, Page, End, Gone, Copy, Ask, Picture, Reload, Reloaded,
+)  # fmt: skip
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODERS: Final[dict[bytes, tuple[int, msgspec.msgpack.Decoder[Any]]]] = {
+    message.TYPE: (message.LIMIT, msgspec.msgpack.Decoder(message)) for message in MESSAGES
+}
+
+
+def encode(message: Message) -> list[bytes]:
+    """Segments 0 and 1 of `message`; append the payload where the type has one."""
+    return [message.TYPE, _ENCODER.encode(message)]
+
+
+def decode(kind: bytes, header: bytes | memoryview) -> Any:
+    """The message of segments 0 and 1.
+
+    Raises WireError with reason `unknown_type`, `header_too_large`, `not_msgpack` or `header_invalid`.
+    """
+    try:
+        limit, decoder = _DECODERS[kind]
+    except KeyError:
+        raise WireError("unknown_type", f"type byte {kind[:4].hex() or 'missing'}") from None
+    if len(header) > limit:
+        raise WireError("header_too_large", f"{len(header)} bytes, limit {limit}")
+    try:
+        return decoder.decode(header)
+    except msgspec.ValidationError as error:
+        raise WireError("header_invalid", str(error)) from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise WireError("not_msgpack", str(error)) from None
+
+
+def decode_message(segments: Sequence[bytes]) -> Any:
+    """`decode` for a whole message as received; raises WireError `segments` when there are fewer than two."""
+    if len(segments) < 2:
+        raise WireError("segments", f"{len(segments)} segments, at least 2 expected")
+    return decode(segments[0], segments[1])
+
+
+def data_endpoint(backend: str, port: int) -> str:
+    """The address of a session's data socket, from the backend's own address and the number in ENDPOINT.
+
+    tcp keeps the host and takes the port; ipc and inproc append `-port` to the name.
+    """
+    scheme, _, rest = backend.partition("://")
+    if scheme == "tcp":
+        return f"tcp://{rest.rpartition(':')[0]}:{port}"
+    return f"{scheme}://{rest}-{port}"

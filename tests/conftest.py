@@ -1,0 +1,62 @@
+"""Fixtures that all tests share: contexts that must terminate, endpoints on every transport, real test data."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "testdata"
+
+
+@pytest.fixture
+def testdata() -> Path:
+    """The folder of real models, pictures and videos; it is not part of the repository."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no test data at {SHARED.parent.name}/{SHARED.name} beside the repository")
+    return SHARED
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    """A context whose termination has a deadline: a socket that a test leaves open fails it instead of hanging it."""
+    instance: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    yield instance
+    ender = threading.Thread(target=instance.term, daemon=True)
+    ender.start()
+    ender.join(timeout=10)
+    if ender.is_alive():
+        pytest.fail("the context does not terminate: a socket was left open")
+
+
+@pytest.fixture(params=["inproc", "ipc", "tcp"])
+def transport(request: pytest.FixtureRequest) -> str:
+    if request.param == "ipc" and not zmq.has("ipc"):
+        pytest.skip("libzmq was built without ipc")
+    return str(request.param)
+
+
+@pytest.fixture
+def endpoint(transport: str, tmp_path: Path) -> Callable[[str], str]:
+    """`endpoint(name)`: a fresh address on the transport of this run, never shared between tests."""
+
+    def make(name: str) -> str:
+        if transport == "tcp":
+            return f"tcp://127.0.0.1:{free_port()}"
+        if transport == "ipc":
+            return f"ipc://{tmp_path / name}"
+        return f"inproc://{tmp_path.name}-{name}"
+
+    return make
+
+
+def free_port() -> int:
+    """A tcp port of the loopback interface that nobody listens on now."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
