@@ -1,0 +1,85 @@
+"""Logging of every process: structlog lines on stderr, for people (a console) or for machines (JSON lines).
+
+A process calls `configure` once, at its start; a module says `logger = log.get(__name__)` and never configures.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from typing import Any, Final
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+
+
+def configure(*, json: bool = False, level: str = "info", process: str = "") -> None:
+    """Log to stderr from `level` up: JSON lines if `json` or GONGWEI_LOG=json, else for people.
+
+    Colours only on a terminal, and not where NO_COLOR is set. `process` ("broker", "worker a1") stands in every line;
+    left empty, it is the process id. Raises ValueError for an unknown level.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"log level {level!r} is unknown: use one of {', '.join(LEVELS)}")
+    as_json = json or os.environ.get("GONGWEI_LOG", "") == "json"
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _Named(process or f"pid {os.getpid()}"),
+            *(_for_machines() if as_json else _for_people()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=_stderr_logger,
+        # Not cached: the lookup of sys.stderr at each line is what lets a caller replace it (tests, services).
+        cache_logger_on_first_use=False,
+    )
+
+
+def get(name: str) -> FilteringBoundLogger:
+    """A logger whose lines carry `logger=name`; `.bind(camera=...)` adds more. Usable before `configure`."""
+    logger: FilteringBoundLogger = structlog.get_logger(logger=name)
+    return logger
+
+
+class _Named:
+    """Processor that adds the name of this process (a context variable would be lost in each new thread)."""
+
+    def __init__(self, process: str) -> None:
+        self._process = process
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        event.setdefault("process", self._process)
+        return event
+
+
+def _for_machines() -> list[Processor]:
+    return [
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        structlog.processors.UnicodeDecoder(),
+        structlog.processors.JSONRenderer(sort_keys=True),
+    ]
+
+
+def _for_people() -> list[Processor]:
+    return [
+        structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False),
+        structlog.dev.ConsoleRenderer(
+            colors=_wants_colour(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+        ),
+    ]
+
+
+def _wants_colour() -> bool:
+    if os.environ.get("NO_COLOR") or sys.stderr is None or not sys.stderr.isatty():
+        return False
+    return sys.platform != "win32" or importlib.util.find_spec("colorama") is not None
+
+
+def _stderr_logger(*_: Any) -> Any:
+    # A windowed or detached process has no stderr at all: its lines go nowhere rather than stop it.
+    return structlog.ReturnLogger() if sys.stderr is None else structlog.WriteLogger(sys.stderr)
