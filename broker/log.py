@@ -40,8 +40,8 @@ def configure(*, json: bool = False, level: str = "info", process: str = "") -> 
 
 
 def get(name: str) -> FilteringBoundLogger:
-    """A logger whose lines carry `logger=name`; `.bind(camera=...)` adds more. Usable before `configure`."""
-    logger: FilteringBoundLogger = structlog.get_logger(logger=name)
+    """A logger whose lines carry `logger_name`; `.bind(camera=...)` adds more. Usable before `configure`."""
+    logger: FilteringBoundLogger = structlog.get_logger(logger_name=name)
     return logger
 
 
@@ -67,11 +67,20 @@ def _for_machines() -> list[Processor]:
 
 def _for_people() -> list[Processor]:
     return [
+        _escape_unprintable,
         structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False),
         structlog.dev.ConsoleRenderer(
             colors=_wants_colour(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
         ),
     ]
+
+
+def _escape_unprintable(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """What a peer sent may be logged; its escape sequences and line breaks must not reach the terminal."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = value.encode("unicode_escape").decode("ascii")
+    return event
 
 
 def _wants_colour() -> bool:
