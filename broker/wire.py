@@ -68,13 +68,18 @@ class Message(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Hello(Message):
-    """First message of a camera, and its beat while it has nothing else to say."""
+    """First message of a camera, and its beat while it has nothing else to say.
+
+    `next_seq` is the seq of the next new frame, `unsettled` how many frames it holds: a new broker computes credit from them.
+    """
 
     TYPE = b"\x01"
     camera: str
     boot: str
     protocol: int
     policy: Policy = "inspect"
+    next_seq: int = 0
+    unsettled: int = 0
 
 
 class Frame(Message):

@@ -1,0 +1,113 @@
+"""What waits for one model: requeued tasks first, then cameras in turn, monitor frames in one slot per camera."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from broker.roster import Session
+from broker.task import QUEUED, Task
+
+#: After so many inspect tasks in a row one waiting monitor frame is served.
+MONITOR_SHARE: Final = 8
+
+
+class Backlog:
+    """The queue of one model and the sessions that serve it. Bounded by the cameras' credit."""
+
+    __slots__ = ("alone", "head", "lines", "name", "sessions", "slots", "streak", "suspects", "turn")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sessions: dict[str, Session] = {}
+        self.head: deque[Task] = deque()
+        self.lines: dict[str, deque[Task]] = {}
+        self.turn: deque[str] = deque()  # cameras whose line is not empty, next one first
+        self.slots: dict[str, Task] = {}
+        self.suspects: deque[Task] = deque()
+        self.alone: Session | None = None  # the session that is kept free of other work for the suspects
+        self.streak = 0
+
+    def push(self, task: Task) -> None:
+        """Queue an inspect task behind its camera's others."""
+        camera = task.frame.key.camera
+        line = self.lines.get(camera)
+        if line is None:
+            line = self.lines[camera] = deque()
+        if not line:
+            self.turn.append(camera)
+        while line and line[0].state != QUEUED:  # expired while no session took them
+            line.popleft()
+        line.append(task)
+
+    def requeue(self, task: Task) -> None:
+        """Put a task back to the head: its session is gone."""
+        self.head.appendleft(task)
+
+    def replace(self, task: Task) -> Task | None:
+        """Put a monitor task into its camera's slot; the one that it pushes out, if any."""
+        camera = task.frame.key.camera
+        old = self.slots.pop(camera, None)
+        self.slots[camera] = task
+        return old if old is not None and old.state == QUEUED else None
+
+    def pop(self) -> Task | None:
+        """The next task to run, suspects aside."""
+        if self.slots and self.streak >= MONITOR_SHARE:
+            return self._pop_slot()
+        task = self._pop_head() or self._pop_turn()
+        if task is None:
+            return self._pop_slot()
+        self.streak += 1
+        return task
+
+    def _pop_head(self) -> Task | None:
+        while self.head:
+            task = self.head.popleft()
+            if task.state == QUEUED:
+                return task
+        return None
+
+    def _pop_turn(self) -> Task | None:
+        turn = self.turn
+        while turn:
+            camera = turn.popleft()
+            line = self.lines[camera]
+            while line:
+                task = line.popleft()
+                if task.state == QUEUED:
+                    if line:
+                        turn.append(camera)
+                    return task
+        return None
+
+    def _pop_slot(self) -> Task | None:
+        self.streak = 0
+        while self.slots:
+            task = self.slots.pop(next(iter(self.slots)))
+            if task.state == QUEUED:
+                return task
+        return None
+
+    def next_suspect(self) -> Task | None:
+        """The suspect that is to run next, left in its place."""
+        while self.suspects and self.suspects[0].state != QUEUED:
+            self.suspects.popleft()
+        return self.suspects[0] if self.suspects else None
+
+    def pick(self) -> Session | None:
+        """The least loaded session with credit, of a worker that is not kept for a suspect."""
+        best = None
+        least = 1 << 30
+        for session in self.sessions.values():
+            load = len(session.in_flight)
+            if load < least and session.dispatched < session.grant and session.ready and session.worker.alone is None:
+                best, least = session, load
+        return best
+
+    def waiting(self) -> tuple[int, float | None]:
+        """How many tasks wait, and since when (monotonic) the oldest does."""
+        tasks = [t for t in (*self.head, *self.suspects, *self.slots.values()) if t.state == QUEUED]
+        lines = [line for line in list(self.lines.values()) if line]
+        oldest = [task.queued_at for task in tasks] + [line[0].queued_at for line in lines]
+        return len(tasks) + sum(len(line) for line in lines), min(oldest, default=None)

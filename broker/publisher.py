@@ -1,0 +1,74 @@
+"""What the broker knows about one camera: its boot, its credit, and what to tell it at the end of this turn."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from broker.line import CameraEntry
+from broker.wire import Policy
+
+#: Weight of the newest turn in the moving mean of the time between two settled frames.
+_SMOOTHING: Final = 0.1
+#: Frames that a camera may have unsettled before anything is known about how fast they settle.
+_FIRST_WINDOW: Final = 8
+
+
+class Publisher:
+    """One camera in one boot. Credit is absolute: the highest seq that may be sent, and never taken back."""
+
+    __slots__ = (
+        "accepted", "accepted_total", "boot", "complete", "credit", "entry", "heard_at", "identity", "incomplete", "interval",
+        "joined_total", "latest", "limit", "name", "open", "owed", "policy", "said_credit", "settled_at", "skipped_total",
+    )  # fmt: skip
+
+    def __init__(self, name: str, entry: CameraEntry, identity: bytes, boot: str, now: float) -> None:
+        self.name = name
+        self.entry = entry
+        self.policy: Policy = entry.policy
+        self.identity = identity
+        self.boot = boot
+        self.heard_at = now
+        self.latest = -1
+        self.credit = -1
+        self.said_credit = -1
+        self.open = 0
+        self.owed = 0  # frames that a reconnected camera still has to send again
+        self.limit = 1
+        self.interval = 0.0  # mean seconds between settled frames while some were open; 0: not known yet
+        self.settled_at = now
+        self.accepted: list[int] = []
+        self.complete: list[int] = []
+        self.incomplete: list[int] = []
+        self.accepted_total = 0
+        self.joined_total = 0
+        self.skipped_total = 0
+
+    def saw(self, seq: int, again: bool) -> None:
+        """A frame, or the news of a skipped one, came in."""
+        if again and self.owed:
+            self.owed -= 1
+        if seq > self.latest:
+            self.latest = seq
+
+    def window(self, most: int) -> int:
+        """How many frames may be unsettled: as many as settle in half a deadline, from 1 to `most`.
+
+        A frame that would wait longer than half its deadline behind others of its own camera is better not taken yet.
+        """
+        if self.policy == "monitor":
+            return 1
+        if self.interval <= 0.0:
+            return min(_FIRST_WINDOW, most)
+        return int(max(1, min(most, self.entry.deadline / 2 / self.interval)))
+
+    def grant(self, most: int, room: bool) -> None:
+        """Extend the credit to what the window allows now; `room` is false while the broker holds too many bytes."""
+        held = 0 if self.policy == "monitor" else self.open + self.owed
+        if room or held == 0:
+            self.credit = max(self.credit, self.latest + self.window(most) - held)
+
+    def note_settled(self, count: int, now: float) -> None:
+        """`count` frames of this turn are settled: move the mean interval (busy time only) towards this turn's."""
+        interval = (now - self.settled_at) / count
+        self.interval = interval if self.interval == 0.0 else self.interval + _SMOOTHING * (interval - self.interval)
+        self.settled_at = now

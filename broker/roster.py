@@ -1,0 +1,126 @@
+"""Worker processes and their sessions (registered model threads): credit, leases, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.wire import Ready, SessionBeat
+
+if TYPE_CHECKING:
+    from broker.task import Task
+
+#: A worker that has not beaten for so many seconds is dead (it beats every 0.1 s).
+DEAD_AFTER: Final = 0.35
+#: What a lease has beyond the longest time that the jobs in flight may take, in seconds.
+LEASE_MARGIN: Final = 0.25
+
+
+class Worker:
+    """A worker process. `alone` is the session that runs a suspect with the whole process to itself."""
+
+    __slots__ = ("alone", "beat_at", "identity", "name", "sessions")
+
+    def __init__(self, name: str, identity: bytes, now: float) -> None:
+        self.name = name
+        self.identity = identity
+        self.beat_at = now
+        self.sessions: dict[str, Session] = {}
+        self.alone: Session | None = None
+
+    def idle(self) -> bool:
+        return not any(session.in_flight for session in self.sessions.values())
+
+
+class Session:
+    """One registration of a model thread. `grant` is the highest dseq that it takes, `dispatched` the last one sent."""
+
+    __slots__ = (
+        "depth", "dispatched", "draining", "exec_age", "exec_timeout", "grant", "id", "in_flight", "max_batch", "model", "ready",
+        "socket", "worker",
+    )  # fmt: skip
+
+    def __init__(self, message: Ready, worker: Worker) -> None:
+        self.id = message.session
+        self.model = message.model
+        self.worker = worker
+        self.grant = message.grant
+        self.depth = message.depth
+        self.max_batch = message.max_batch
+        self.exec_timeout = message.exec_timeout
+        self.exec_age = 0.0
+        self.dispatched = 0
+        self.in_flight: dict[int, Task] = {}
+        self.ready = False  # its data socket has a peer
+        self.draining = False
+        self.socket: Any = None  # the server's PUSH; opaque here
+
+    def lease(self, task: Task, now: float) -> None:
+        """Take `task` as this session's next job."""
+        self.dispatched += 1
+        self.in_flight[self.dispatched] = task
+        task.session = self
+        task.dseq = self.dispatched
+        task.leased_at = now
+        task.tries += 1
+
+    def beat(self, beat: SessionBeat) -> None:
+        self.grant = max(self.grant, beat.grant)
+        self.exec_age = beat.exec_age
+
+    def overdue(self, now: float) -> str:
+        """Why this session must be given up now, or ""."""
+        if self.exec_age > self.exec_timeout:
+            return "exec_timeout"
+        for task in self.in_flight.values():
+            lease = max(len(self.in_flight), 2) * self.exec_timeout + LEASE_MARGIN
+            return "lease" if now - task.leased_at > lease else ""
+        return ""
+
+
+class Roster:
+    """All workers and sessions, by name, ROUTER identity and session id."""
+
+    def __init__(self) -> None:
+        self.workers: dict[str, Worker] = {}
+        self.sessions: dict[str, Session] = {}
+
+    def join(self, message: Ready, identity: bytes, now: float) -> Session | None:
+        """Register a session; None when another live process has this worker's name."""
+        worker = self.workers.get(message.worker)
+        if worker is not None and worker.identity != identity and now - worker.beat_at <= DEAD_AFTER:
+            return None
+        if worker is None:
+            worker = self.workers[message.worker] = Worker(message.worker, identity, now)
+        worker.identity = identity
+        worker.beat_at = now
+        session = Session(message, worker)
+        worker.sessions[session.id] = session
+        self.sessions[session.id] = session
+        return session
+
+    def leave(self, session: Session) -> None:
+        del self.sessions[session.id]
+        worker = session.worker
+        del worker.sessions[session.id]
+        if worker.alone is session:
+            worker.alone = None
+        if not worker.sessions:
+            self.workers.pop(worker.name, None)
+
+    def lost(self, now: float) -> Iterator[tuple[Session, str]]:
+        """Sessions that are to be given up now, with the reason."""
+        for worker in list(self.workers.values()):
+            dead = now - worker.beat_at > DEAD_AFTER
+            for session in list(worker.sessions.values()):
+                reason = "no_beat" if dead else session.overdue(now)
+                if reason:
+                    yield session, reason
+
+    def forgive(self, seconds: float) -> None:
+        """The broker itself stood still for so long: nobody could be heard, so nobody is blamed."""
+        for worker in self.workers.values():
+            worker.beat_at += seconds
+            for session in worker.sessions.values():
+                for task in session.in_flight.values():
+                    task.leased_at += seconds
