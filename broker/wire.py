@@ -10,10 +10,10 @@ Imported by every process of a line; imports nothing of ours and no server libra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 #: Version of this protocol; a peer with another number is refused with `protocol`.
 PROTOCOL: Final = 1
@@ -33,32 +33,52 @@ Encoding = Literal["jpeg", "png", "bgr8", "mono8", "bayer_rg8"]
 Status = Literal["ok", "failed", "expired", "dropped"]
 Verdict = Literal["ok", "ng", "incomplete", "none"]
 
+# Ranges are checked by decode only: what passed it fits SQLite's 64 bits, a REJECT and plain float arithmetic.
+#: A count or a number that starts at 0.
+Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+#: The highest number that may be, or was, used; -1 for none.
+Highest = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
+#: A span in seconds; neither NaN nor infinite passes.
+Duration = Annotated[float, Meta(ge=0, le=1e9)]
+#: Seconds left; negative when the deadline has passed.
+Remaining = Annotated[float, Meta(ge=-1e9, le=1e9)]
+#: Name of a camera or boot.
+Label = Annotated[str, Meta(min_length=1, max_length=64)]
+#: A workpiece: station, part number and run, as the plant writes them.
+Part = Annotated[str, Meta(min_length=1, max_length=256)]
+#: Words of a camera for people; never a metric label.
+Words = Annotated[str, Meta(max_length=256)]
+
 
 class WireError(Exception):
     """Bytes from a peer that are not a message of this protocol.
 
-    `reason` is one of a small fixed set (it becomes a metric label); `detail` says what was found.
+    `reason` is one of a small fixed set (it becomes a metric label); `detail` says what was found, in at most 256
+    characters, so that it always fits a REJECT.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
+        super().__init__(f"{reason}: {detail[:256]}")
         self.reason = reason
-        self.detail = detail
+        self.detail = detail[:256]
 
 
 class Key(NamedTuple):
     """The frame key: `seq` counts from 0 without a gap inside one `boot` (random id of a publisher's start)."""
 
-    camera: str
-    boot: str
-    seq: int
+    camera: Label
+    boot: Label
+    seq: Natural
 
     def __str__(self) -> str:
         return f"{self.camera}/{self.boot}/{self.seq}"
 
 
 class Message(Struct, frozen=True, kw_only=True, gc=False):
-    """Base of every header. `TYPE` is segment 0; `LIMIT` the largest header in bytes."""
+    """Base of every header. `TYPE` is segment 0; `LIMIT` the largest header in bytes.
+
+    Each message repeats `frozen` and `kw_only`: msgspec does not inherit the second, type checkers neither.
+    """
 
     TYPE: ClassVar[bytes]
     LIMIT: ClassVar[int] = HEADER_LIMIT
@@ -67,22 +87,23 @@ class Message(Struct, frozen=True, kw_only=True, gc=False):
 # --- camera -> broker ------------------------------------------------------------------------------------------------
 
 
-class Hello(Message):
+class Hello(Message, frozen=True, kw_only=True):
     """First message of a camera, and its beat while it has nothing else to say.
 
-    `next_seq` is the seq of the next new frame, `unsettled` how many frames it holds: a new broker computes credit from them.
+    `next_seq` is the seq of the next new frame, `unsettled` how many frames it holds: a new broker computes credit from
+    them.
     """
 
     TYPE = b"\x01"
-    camera: str
-    boot: str
+    camera: Label
+    boot: Label
     protocol: int
     policy: Policy = "inspect"
-    next_seq: int = 0
-    unsettled: int = 0
+    next_seq: Natural = 0
+    unsettled: Natural = 0
 
 
-class Frame(Message):
+class Frame(Message, frozen=True, kw_only=True):
     """One image. The payload is segment 2, or `payload` in the header of a two-segment message (small clients).
 
     `shape` is [height, width] or [height, width, channels] in pixels; `stride` is bytes per row of a raw encoding
@@ -94,37 +115,37 @@ class Frame(Message):
     key: Key
     policy: Policy
     encoding: Encoding
-    shape: list[int]
-    len: int
-    age: float
-    budget: float
-    part: str | None = None
-    stride: int | None = None
-    again: int = 0
+    shape: list[Natural]
+    len: Natural
+    age: Duration
+    budget: Duration
+    part: Part | None = None
+    stride: Natural | None = None
+    again: Natural = 0
     payload: bytes | None = None
 
 
-class Skip(Message):
+class Skip(Message, frozen=True, kw_only=True):
     """A frame that the camera knows to be missing (a trigger that came without credit); it uses up its `seq`."""
 
     TYPE = b"\x03"
     key: Key
-    reason: str
+    reason: Words
 
 
-class Bye(Message):
+class Bye(Message, frozen=True, kw_only=True):
     """Orderly end of a boot; `last_seq` is the last one used, -1 for none."""
 
     TYPE = b"\x04"
-    camera: str
-    boot: str
-    last_seq: int
+    camera: Label
+    boot: Label
+    last_seq: Highest
 
 
 # --- broker -> camera ------------------------------------------------------------------------------------------------
 
 
-class Welcome(Message):
+class Welcome(Message, frozen=True, kw_only=True):
     """Answer to HELLO. A new `epoch` is a broker that remembers nothing: send again what is not settled.
 
     `credit` is the highest `seq` that may be sent; `max_frame` the largest payload in bytes.
@@ -132,33 +153,33 @@ class Welcome(Message):
 
     TYPE = b"\x11"
     epoch: str
-    credit: int
-    max_frame: int
+    credit: Highest
+    max_frame: Natural
     protocol: int = PROTOCOL
 
 
-class Accepted(Message):
+class Accepted(Message, frozen=True, kw_only=True):
     """These frames have a committed row in the ledger (monitor: a slot) and will end in one joined result."""
 
     TYPE = b"\x12"
     LIMIT = BATCH_LIMIT
-    boot: str
-    seqs: list[int]
-    credit: int
+    boot: Label
+    seqs: list[Natural]
+    credit: Highest
 
 
-class Settled(Message):
+class Settled(Message, frozen=True, kw_only=True):
     """Every model of these frames has a committed terminal status: the camera may forget them."""
 
     TYPE = b"\x13"
     LIMIT = BATCH_LIMIT
-    boot: str
-    credit: int
-    complete: list[int] = field(default_factory=list)
-    incomplete: list[int] = field(default_factory=list)
+    boot: Label
+    credit: Highest
+    complete: list[Natural] = field(default_factory=list)
+    incomplete: list[Natural] = field(default_factory=list)
 
 
-class Reject(Message):
+class Reject(Message, frozen=True, kw_only=True):
     """A message that was refused; `key` is set where it could be read. A rejected frame was not accepted."""
 
     TYPE = b"\x14"
@@ -170,7 +191,7 @@ class Reject(Message):
 # --- worker -> broker ------------------------------------------------------------------------------------------------
 
 
-class Ready(Message):
+class Ready(Message, frozen=True, kw_only=True):
     """A model thread registers, warmed up. `session` is random; `depth` is how many undone jobs may be under way at
     once when it crashes (max_batch plus those decoded ahead): that many are suspects. `exec_timeout` in seconds."""
 
@@ -179,10 +200,10 @@ class Ready(Message):
     session: str
     model: str
     sha256: str
-    max_batch: int
-    exec_timeout: float
-    grant: int
-    depth: int = 1
+    max_batch: Natural
+    exec_timeout: Duration
+    grant: Highest
+    depth: Natural = 1
     protocol: int = PROTOCOL
 
 
@@ -190,13 +211,13 @@ class SessionBeat(Struct, frozen=True, kw_only=True, gc=False):
     """Progress of one session: jobs `started` and `completed` (dseq counts), seconds in the running call, grant."""
 
     session: str
-    started: int
-    completed: int
-    exec_age: float
-    grant: int
+    started: Natural
+    completed: Natural
+    exec_age: Duration
+    grant: Highest
 
 
-class Beat(Message):
+class Beat(Message, frozen=True, kw_only=True):
     """Heartbeat of a worker process; a session that it leaves out is gone."""
 
     TYPE = b"\x22"
@@ -208,37 +229,37 @@ class Beat(Message):
 class Answer(Struct, frozen=True, kw_only=True, gc=False):
     """One job done: terminal `status` (`ok` or `failed`), and `body`, the encoded result map, opaque to the broker."""
 
-    dseq: int
+    dseq: Natural
     key: Key
     status: Status
     reason: str = ""
     body: bytes = b""
 
 
-class Done(Message):
+class Done(Message, frozen=True, kw_only=True):
     """Jobs of one session that ended; all that fit are sent in one message."""
 
     TYPE = b"\x23"
     LIMIT = BATCH_LIMIT
     session: str
-    grant: int
+    grant: Highest
     model: str
     items: list[Answer]
 
 
-class Nack(Message):
+class Nack(Message, frozen=True, kw_only=True):
     """A job that this session gives back; `retryable`: another session may do better."""
 
     TYPE = b"\x24"
     session: str
-    dseq: int
+    dseq: Natural
     key: Key
     retryable: bool
     reason: str
-    grant: int
+    grant: Highest
 
 
-class Drain(Message):
+class Drain(Message, frozen=True, kw_only=True):
     """These sessions want no more jobs; each gets VOID `drained` when nothing of it is in flight."""
 
     TYPE = b"\x25"
@@ -249,16 +270,16 @@ class Drain(Message):
 # --- broker -> worker ------------------------------------------------------------------------------------------------
 
 
-class Endpoint(Message):
+class Endpoint(Message, frozen=True, kw_only=True):
     """The session's data socket: a tcp port, or the number that ends an ipc or inproc name (`data_endpoint`)."""
 
     TYPE = b"\x31"
     session: str
-    port: int
+    port: Annotated[int, Meta(ge=0, le=65535)]
     epoch: str
 
 
-class Void(Message):
+class Void(Message, frozen=True, kw_only=True):
     """The broker does not know, or no longer wants, this session. A worker that still runs registers a new one."""
 
     TYPE = b"\x32"
@@ -266,18 +287,18 @@ class Void(Message):
     reason: str
 
 
-class Job(Message):
-    """On the session's PUSH: one frame to look at, with its payload as segment 2. `budget`: seconds left, may be < 0."""
+class Job(Message, frozen=True, kw_only=True):
+    """On the session's PUSH: one frame to look at, its payload as segment 2. `budget`: seconds left, may be < 0."""
 
     TYPE = b"\x33"
     session: str
-    dseq: int
+    dseq: Natural
     key: Key
-    tries: int
+    tries: Natural
     encoding: Encoding
-    shape: list[int]
-    budget: float
-    stride: int | None = None
+    shape: list[Natural]
+    budget: Remaining
+    stride: Natural | None = None
 
 
 # --- broker -> join --------------------------------------------------------------------------------------------------
@@ -287,18 +308,18 @@ class Expectation(Struct, frozen=True, kw_only=True, gc=False):
     """A frame that was admitted: its models are fixed now. `line` names the line file's digest whose rules judge it.
     `budget`: seconds left to the deadline. `ticket` is what JACK returns."""
 
-    ticket: int
+    ticket: Natural
     key: Key
     policy: Policy
     station: str
     models: list[str]
     required: list[str]
-    budget: float
+    budget: Remaining
     line: str
-    part: str | None = None
+    part: Part | None = None
 
 
-class Expect(Message):
+class Expect(Message, frozen=True, kw_only=True):
     """Admitted frames. For `inspect` the JACK means that their rows are committed."""
 
     TYPE = b"\x41"
@@ -310,17 +331,17 @@ class Expect(Message):
 class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     """The terminal status of one (frame, model). `tries` counts dispatches; `late`: it came after the deadline."""
 
-    ticket: int
+    ticket: Natural
     key: Key
     model: str
-    tries: int
+    tries: Natural
     status: Status
     reason: str = ""
     body: bytes = b""
     late: bool = False
 
 
-class Result(Message):
+class Result(Message, frozen=True, kw_only=True):
     """Terminal statuses with their bodies, sent again until JACK."""
 
     TYPE = b"\x42"
@@ -332,13 +353,13 @@ class Result(Message):
 class Suspicion(Struct, frozen=True, kw_only=True, gc=False):
     """This frame was under way in `model` when its session died, for the `count`th time."""
 
-    ticket: int
+    ticket: Natural
     key: Key
     model: str
-    count: int
+    count: Natural
 
 
-class Suspect(Message):
+class Suspect(Message, frozen=True, kw_only=True):
     """Suspect counts, kept in the join's ledger so that they outlive the broker."""
 
     TYPE = b"\x43"
@@ -350,22 +371,22 @@ class Suspect(Message):
 class BootNote(Struct, frozen=True, kw_only=True, gc=False):
     """State of a camera's boot: `open`, `ended` (BYE) or `cut` (vanished); `last_seq` is the last one seen, -1 none."""
 
-    ticket: int
-    camera: str
-    boot: str
+    ticket: Natural
+    camera: Label
+    boot: Label
     state: Literal["open", "ended", "cut"]
-    last_seq: int
+    last_seq: Highest
 
 
 class SkipNote(Struct, frozen=True, kw_only=True, gc=False):
     """A trigger that the camera reported as missed."""
 
-    ticket: int
+    ticket: Natural
     key: Key
     reason: str
 
 
-class Note(Message):
+class Note(Message, frozen=True, kw_only=True):
     """What the ledger records besides frames: boots of cameras and missed triggers."""
 
     TYPE = b"\x44"
@@ -375,7 +396,7 @@ class Note(Message):
     skips: list[SkipNote] = field(default_factory=list)
 
 
-class LineText(Message):
+class LineText(Message, frozen=True, kw_only=True):
     """The line file in force, answer to the join's hello and sent at every reload; `digest` is what EXPECT names."""
 
     TYPE = b"\x45"
@@ -388,7 +409,7 @@ class LineText(Message):
 # --- join -> broker --------------------------------------------------------------------------------------------------
 
 
-class JoinHello(Message):
+class JoinHello(Message, frozen=True, kw_only=True):
     """The join is there, sent at start and once a second. A new `epoch`: repeat every EXPECT and unacked RESULT."""
 
     TYPE = b"\x51"
@@ -399,18 +420,18 @@ class JoinHello(Message):
 class Known(Struct, frozen=True, kw_only=True, gc=False):
     """What the ledger already had about an expected frame: model -> terminal status, model -> suspect count."""
 
-    ticket: int
+    ticket: Natural
     statuses: dict[str, Status] = field(default_factory=dict)
-    suspects: dict[str, int] = field(default_factory=dict)
+    suspects: dict[str, Natural] = field(default_factory=dict)
 
 
-class Jack(Message):
+class Jack(Message, frozen=True, kw_only=True):
     """After the commit, never before: these tickets of the broker's `epoch` are in the ledger."""
 
     TYPE = b"\x52"
     LIMIT = BATCH_LIMIT
     epoch: str
-    tickets: list[int]
+    tickets: list[Natural]
     known: list[Known] = field(default_factory=list)
 
 
@@ -421,7 +442,7 @@ class Closing(Struct, frozen=True, kw_only=True, gc=False):
     models: list[str]
 
 
-class Closed(Message):
+class Closed(Message, frozen=True, kw_only=True):
     """Frames that the join closed by itself: their missing models are terminal (`expired` or `failed: orphaned`)."""
 
     TYPE = b"\x53"
@@ -438,30 +459,30 @@ class Published(Struct, frozen=True, kw_only=True, gc=False):
     `previous` the last seq of the same topic (null: none), so that a consumer of some topics sees a gap."""
 
     ledger_id: str
-    seq: int | None
-    previous: int | None
+    seq: Natural | None
+    previous: Natural | None
 
 
-class Since(Message):
+class Since(Message, frozen=True, kw_only=True):
     """Catch-up: send what was published after `seq`; `topics` are prefixes, empty for all."""
 
     TYPE = b"\x61"
     ledger_id: str
-    seq: int
+    seq: Natural
     topics: list[str] = field(default_factory=list)
-    limit: int = 256
+    limit: Natural = 256
 
 
 class Entry(Struct, frozen=True, kw_only=True, gc=False):
     """One published message of the past: what the live stream carried."""
 
     topic: str
-    seq: int
-    previous: int | None
+    seq: Natural
+    previous: Natural | None
     body: bytes
 
 
-class Page(Message):
+class Page(Message, frozen=True, kw_only=True):
     """Answer to SINCE, oldest first. Ask again from the last seq until END."""
 
     TYPE = b"\x62"
@@ -470,54 +491,54 @@ class Page(Message):
     items: list[Entry]
 
 
-class End(Message):
+class End(Message, frozen=True, kw_only=True):
     """Nothing newer than `seq` is published."""
 
     TYPE = b"\x63"
     ledger_id: str
-    seq: int
+    seq: Natural
 
 
-class Gone(Message):
+class Gone(Message, frozen=True, kw_only=True):
     """The ledger does not hold what was asked for (another ledger_id, or older than `oldest`)."""
 
     TYPE = b"\x64"
     ledger_id: str
-    oldest: int
+    oldest: Natural
 
 
-class Copy(Message):
+class Copy(Message, frozen=True, kw_only=True):
     """Broker to recorder: a frame as the camera sent it, with its payload."""
 
     TYPE = b"\x65"
     key: Key
     encoding: Encoding
-    shape: list[int]
-    stride: int | None = None
+    shape: list[Natural]
+    stride: Natural | None = None
 
 
-class Ask(Message):
+class Ask(Message, frozen=True, kw_only=True):
     """A consumer asks the recorder for the picture of a frame."""
 
     TYPE = b"\x66"
     key: Key
 
 
-class Picture(Message):
+class Picture(Message, frozen=True, kw_only=True):
     """Answer to ASK, the payload being the picture; `found` false: it was never kept, or is gone."""
 
     TYPE = b"\x67"
     key: Key
     found: bool
     encoding: Encoding | None = None
-    shape: list[int] = field(default_factory=list)
-    stride: int | None = None
+    shape: list[Natural] = field(default_factory=list)
+    stride: Natural | None = None
 
 
 # --- operator <-> broker ---------------------------------------------------------------------------------------------
 
 
-class Reload(Message):
+class Reload(Message, frozen=True, kw_only=True):
     """An operator's new line file (routes and rules)."""
 
     TYPE = b"\x71"
@@ -525,7 +546,7 @@ class Reload(Message):
     text: str
 
 
-class Reloaded(Message):
+class Reloaded(Message, frozen=True, kw_only=True):
     """The answer: `digest` in force now; `errors` non-empty: nothing was changed."""
 
     TYPE = b"\x72"
@@ -567,7 +588,7 @@ def decode(kind: bytes, header: bytes | memoryview) -> Any:
         return decoder.decode(header)
     except msgspec.ValidationError as error:
         raise WireError("header_invalid", str(error)) from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError("not_msgpack", str(error)) from None
 
 
