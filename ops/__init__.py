@@ -1,0 +1,1 @@
+"""The whole line on one machine: `gongwei up`, `demo`, `doctor` and `bench`."""
