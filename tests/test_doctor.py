@@ -1,0 +1,139 @@
+"""The checks of `gongwei doctor`: what they judge, on findings that need no special machine."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from broker.line import Endpoints, Ledger, Line, Model, Station
+from ops import demands, doctor, machine
+from ops.doctor import Check
+
+
+def line(**changes: object) -> Line:
+    settings: dict[str, object] = {"stations": {"a": Station()}, "cameras": {}, "models": {}, "routes": {}} | changes
+    return Line(**settings)  # type: ignore[arg-type]
+
+
+def one(checks: list[Check], name: str) -> Check:
+    return next(check for check in checks if check.name == name)
+
+
+@pytest.mark.parametrize(
+    ("version", "bits", "state"), [((3, 10, 9), 64, "failed"), ((3, 11, 0), 64, "ok"), ((3, 13, 1), 32, "failed")]
+)
+def test_python(version: tuple[int, ...], bits: int, state: str) -> None:
+    assert doctor.python(version, bits).state == state
+
+
+def test_two_opencv_packages_at_once_fail_and_name_the_cure() -> None:
+    installed = {"opencv-python": "4.12.0", "opencv-python-headless": "4.10.0", "numpy": "2.0"}
+    check = doctor.exclusive("opencv", "cv2", doctor.OPENCV, installed)
+    assert check.state == "failed"
+    assert "pip uninstall opencv-python opencv-python-headless" in check.advice
+
+
+def test_one_opencv_package_is_right_and_none_is_not() -> None:
+    assert doctor.exclusive("opencv", "cv2", doctor.OPENCV, {"opencv-python-headless": "5.0"}).state == "ok"
+    assert doctor.exclusive("opencv", "cv2", doctor.OPENCV, {}).state == "failed"
+
+
+def test_onnxruntime_for_cpu_and_gpu_at_once_fail() -> None:
+    installed = {"onnxruntime": "1.20", "onnxruntime-gpu": "1.20"}
+    assert doctor.exclusive("onnxruntime", "onnxruntime", doctor.ONNXRUNTIME, installed).state == "failed"
+
+
+def test_a_foreign_package_that_owns_our_name_fails() -> None:
+    owned = {"broker": ["broker", "gongwei"], "workers": ["gongwei"], "clients": ["gongwei"], "ops": ["gongwei"]}
+    folders = dict.fromkeys(doctor.OURS, Path("site") / "broker")
+    check = doctor.packages(owned, folders)
+    assert check.state == "failed"
+    assert check.found == "broker installed files into broker"
+    assert "pip uninstall broker" in check.advice
+
+
+def test_packages_from_two_places_fail() -> None:
+    folders = {"broker": Path("here") / "broker", "workers": Path("there") / "workers"}
+    assert doctor.packages({}, folders).state == "failed"
+    assert doctor.packages({}, {"broker": Path("here") / "broker", "workers": None}).state == "failed"
+
+
+def test_our_own_packages_are_right() -> None:
+    assert doctor.packages(doctor.owners(), doctor.package_folders()).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("limit", "ffmpeg", "state"),
+    [("limited", "ffmpeg", "ok"), ("unlimited", "ffmpeg", "failed"), ("limited", "no-ffmpeg", "warning")],
+)
+def test_what_the_opencv_probe_says(limit: str, ffmpeg: str, state: str) -> None:
+    assert doctor.judge_opencv("5.0.0", limit, ffmpeg).state == state
+
+
+def test_this_machine_is_looked_at_whole() -> None:
+    """Every check gives an answer here, whatever it is, and each that is not ok says what to do."""
+    checks = [*doctor.software(), *machine.machine()]
+    assert len({check.name for check in checks}) == len(checks)
+    assert [check.name for check in checks if check.state != "ok" and not check.advice] == []
+    assert one(checks, "pyzmq").state == "ok"
+    assert one(checks, "cv2").state != "failed"
+
+
+def test_a_port_that_is_taken_fails_and_names_the_program() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        checks = list(demands.ports(line(endpoints=Endpoints(frontend=f"tcp://127.0.0.1:{port}"))))
+    check = one(checks, f"frontend port {port}")
+    assert check.state == "failed"
+    if sys.platform.startswith("linux"):
+        assert "pid" in check.found
+
+
+def test_an_address_of_another_machine_fails() -> None:
+    check = demands.port_check("frontend", "192.0.2.1", 7001)  # a documentation address: nobody's
+    assert check is not None
+    assert (check.state, "no address of this machine" in check.found) == ("failed", True)
+
+
+def test_free_ports_are_one_line() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    names = ("frontend", "backend", "egress", "live", "catchup", "copies", "pictures", "control")
+    named = {name: f"ipc://{name}" for name in names} | {"live": f"tcp://127.0.0.1:{port}"}
+    checks = demands.ports(line(endpoints=Endpoints(**named, metrics=0)))  # type: ignore[arg-type]
+    assert [(check.name, check.state) for check in checks] == [("ports", "ok")]
+
+
+def test_model_files_are_looked_for_beside_the_line_file(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"model")
+    models = {"a": Model(file="a.onnx"), "b": Model(file="b.onnx"), "c": Model()}
+    checks = list(demands.models(line(models=models), tmp_path))
+    assert [check.state for check in checks] == ["ok", "failed", "ok"]
+    assert "models.b.file" in checks[1].advice
+
+
+def test_the_ledgers_disk_is_timed_without_leaving_anything(tmp_path: Path) -> None:
+    checks = demands.for_line(line(ledger=Ledger(path="data/ledger.sqlite")), tmp_path)
+    assert "median" in one(checks, "ledger fsync").found
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_queues_larger_than_the_memory_are_a_warning() -> None:
+    assert machine.memory(1 << 60).state == "warning"
+
+
+def test_the_report_for_scripts_has_every_field() -> None:
+    report = json.loads(doctor.to_json([Check(name="a", state="failed", found="b [c]", advice="d")]))
+    assert report == [{"name": "a", "state": "failed", "found": "b [c]", "advice": "d"}]
+
+
+@pytest.mark.parametrize(("states", "failed"), [(["ok", "warning"], False), (["ok", "failed"], True)])
+def test_only_a_failure_fails(states: list[doctor.State], failed: bool) -> None:
+    assert doctor.failed(Check(name=state, state=state, found="") for state in states) is failed
