@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Buffer
 from typing import Final
 
 from broker.wire import Frame
@@ -15,7 +14,7 @@ CHANNELS: Final = {"bgr8": 3, "mono8": 1, "bayer_rg8": 1}
 SIDE_LIMIT: Final = 1 << 16
 
 
-def fault(frame: Frame, payload: Buffer, size: int, limit: int) -> str:
+def fault(frame: Frame, payload: bytes | memoryview, size: int, limit: int) -> str:
     """The reason to reject this frame, or "" when header and payload (of `size` bytes) agree."""
     if size == 0:
         return "payload_empty"

@@ -17,8 +17,8 @@ class Publisher:
     """One camera in one boot. Credit is absolute: the highest seq that may be sent, and never taken back."""
 
     __slots__ = (
-        "accepted", "accepted_total", "boot", "complete", "credit", "entry", "heard_at", "identity", "incomplete", "interval",
-        "joined_total", "latest", "limit", "name", "open", "owed", "policy", "said_credit", "settled_at", "skipped_total",
+        "accepted", "boot", "complete", "credit", "entry", "heard_at", "identity", "incomplete", "interval", "latest",
+        "name", "open", "owed", "policy", "said_credit", "settled_at",
     )  # fmt: skip
 
     def __init__(self, name: str, entry: CameraEntry, identity: bytes, boot: str, now: float) -> None:
@@ -33,15 +33,11 @@ class Publisher:
         self.said_credit = -1
         self.open = 0
         self.owed = 0  # frames that a reconnected camera still has to send again
-        self.limit = 1
         self.interval = 0.0  # mean seconds between settled frames while some were open; 0: not known yet
         self.settled_at = now
         self.accepted: list[int] = []
         self.complete: list[int] = []
         self.incomplete: list[int] = []
-        self.accepted_total = 0
-        self.joined_total = 0
-        self.skipped_total = 0
 
     def saw(self, seq: int, again: bool) -> None:
         """A frame, or the news of a skipped one, came in."""

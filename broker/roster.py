@@ -36,8 +36,8 @@ class Session:
     """One registration of a model thread. `grant` is the highest dseq that it takes, `dispatched` the last one sent."""
 
     __slots__ = (
-        "depth", "dispatched", "draining", "exec_age", "exec_timeout", "grant", "id", "in_flight", "max_batch", "model", "ready",
-        "socket", "worker",
+        "depth", "dispatched", "draining", "exec_age", "exec_timeout", "grant", "id", "in_flight", "max_batch", "model",
+        "ready", "socket", "worker",
     )  # fmt: skip
 
     def __init__(self, message: Ready, worker: Worker) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from broker.wire import Frame, Key, Policy
+from broker.wire import Expectation, Frame, Key, Policy
 
 if TYPE_CHECKING:
     from broker.publisher import Publisher
@@ -21,7 +21,12 @@ SETTLED: Final = 4
 class OpenFrame:
     """A frame from its first receipt until it is settled. `deadline` is an instant of the broker's monotonic clock."""
 
-    __slots__ = ("acked", "complete", "deadline", "header", "key", "payload", "publisher", "size", "tasks", "unsettled")
+    __slots__ = (
+        "acked", "complete", "deadline", "expectation", "header", "key", "payload", "publisher", "size", "tasks",
+        "unsettled",
+    )  # fmt: skip
+
+    expectation: Expectation
 
     def __init__(self, publisher: Publisher, header: Frame, payload: Any, size: int, deadline: float) -> None:
         self.publisher = publisher

@@ -1,0 +1,161 @@
+"""The `broker` command: start broker, join or recorder of a line, or hand a running broker a changed line file."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import zmq
+
+from broker import line as line_file
+from broker import log, parent, wire
+from broker.line import Line, LineError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+logger = log.get(__name__)
+
+LineOption = Annotated[Path | None, typer.Option("--line", help="The line file (TOML).", show_default=False)]
+CameraOption = Annotated[
+    list[str] | None, typer.Option("--camera", help="Without a line file: NAME or NAME:monitor; repeat.")
+]
+ModelOption = Annotated[list[str] | None, typer.Option("--model", help="Without a line file: a model's name; repeat.")]
+DeadlineOption = Annotated[float, typer.Option(help="Without a line file: seconds from capture to answer.", min=0.001)]
+JsonLog = Annotated[bool, typer.Option("--json-log", help="Log JSON lines.")]
+LevelOption = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+MetricsPort = Annotated[int | None, typer.Option("--metrics-port", help="Prometheus port on loopback; 0: none.")]
+
+
+def _usage(message: str) -> typer.Exit:
+    typer.echo(message, err=True)
+    return typer.Exit(2)
+
+
+def _line(path: Path | None, cameras: list[str] | None, models: list[str] | None, deadline: float, **ends: str) -> Line:
+    """The line of a file, or of flags; exits with 2 and all problems when it is not one."""
+    try:
+        if path is not None:
+            return line_file.load(path)
+        if not cameras or not models:
+            raise _usage("give --line FILE, or at least one --camera and one --model")
+        given = {name: value for name, value in ends.items() if value}
+        return line_file.from_flags(cameras=cameras, models=models, deadline=deadline, **given)
+    except LineError as error:
+        raise _usage(str(error)) from None
+
+
+def _beside(path: Path | None, relative: str) -> Path:
+    """A path of the line file is relative to the folder of the line file."""
+    return (path.parent if path is not None else Path()) / relative
+
+
+@contextlib.contextmanager
+def _ending(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT, SIGTERM (Windows: Ctrl-Break) and the death of a supervising parent call `stop`."""
+
+    def on_signal(_number: int, _frame: Any) -> None:
+        stop()
+
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), on_signal)
+    parent.watch(stop)
+    yield
+
+
+def _serve(process: str, run: Callable[[], None]) -> None:
+    """Run a server; one that can not bind an endpoint or open its ledger ends with 1 and the reason."""
+    try:
+        run()
+    except (OSError, sqlite3.Error, ValueError) as error:
+        logger.error(f"{process} can not start", error=str(error))
+        raise typer.Exit(1) from None
+    logger.info(f"{process} ended")
+
+
+@app.command()
+def start(
+    line: LineOption = None,
+    camera: CameraOption = None,
+    model: ModelOption = None,
+    deadline: DeadlineOption = 5.0,
+    frontend: Annotated[str, typer.Option(help="Endpoint for cameras.")] = "",
+    backend: Annotated[str, typer.Option(help="Endpoint for workers.")] = "",
+    egress: Annotated[str, typer.Option(help="Endpoint for the join.")] = "",
+    metrics_port: MetricsPort = None,
+    json_log: JsonLog = False,
+    log_level: LevelOption = "info",
+) -> None:
+    """Route frames from cameras to model workers.
+
+    Examples:
+
+      broker start --line line.toml
+
+      broker start --camera cam1 --camera cam2:monitor --model yolov5n
+    """
+    from broker import gauges, metrics
+    from broker.server import BrokerServer
+
+    log.configure(json=json_log, level=log_level, process="broker")
+    ends = {"frontend": frontend, "backend": backend, "egress": egress}
+    described = _line(line, camera, model, deadline, **ends)
+    text = line.read_text(encoding="utf-8") if line is not None else None
+    quarantine = _beside(line, described.ledger.path).parent / "quarantine"
+    server = BrokerServer(described, text=text, quarantine=quarantine)
+    port = described.endpoints.metrics if metrics_port is None else metrics_port
+    with _ending(server.stop), metrics.served(port, lambda: gauges.samples(server.router)):
+        _serve("broker", server.run)
+
+
+@app.command()
+def reload(
+    line: Annotated[Path, typer.Argument(help="The changed line file.")],
+    control: Annotated[str, typer.Option(help="The broker's control endpoint; default: the line file's.")] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the broker.")] = 5.0,
+) -> None:
+    """Give a running broker a changed line file (routes, rules, cameras, models). An invalid one changes nothing.
+
+    Example:  broker reload line.toml
+    """
+    try:
+        described = line_file.load(line)
+    except LineError as error:
+        raise _usage(str(error)) from None
+    answer = _ask(control or described.endpoints.control, wire.Reload(text=line.read_text(encoding="utf-8")), timeout)
+    if answer is None:
+        typer.echo(
+            f"no answer within {timeout:g} s from {control or described.endpoints.control}: is the broker running?",
+            err=True,
+        )
+        raise typer.Exit(1)
+    for problem in answer.errors:
+        typer.echo(problem, err=True)
+    if answer.errors:
+        typer.echo(f"nothing was changed; in force: {answer.digest}", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"in force: {answer.digest}")
+
+
+def _ask(endpoint: str, message: wire.Message, timeout: float) -> Any:
+    """One question to the broker's control endpoint; None when no answer comes in time."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.connect(endpoint)
+        socket.send_multipart(wire.encode(message))
+        if not socket.poll(round(timeout * 1000)):
+            return None
+        return wire.decode_message(socket.recv_multipart())
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

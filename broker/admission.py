@@ -1,0 +1,198 @@
+"""The cameras' side of the broker: who may send, what is refused and why, what a camera is told."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from broker.frames import Counts, Frames
+from broker.line import Line
+from broker.outbox import Outbox
+from broker.part import PartGate
+from broker.payload import fault
+from broker.publisher import Publisher
+from broker.task import OpenFrame
+from broker.wire import PROTOCOL, BootNote, Bye, Frame, Hello, Key, Reject, Skip, SkipNote, Welcome
+
+#: A camera that was not heard for so many seconds is gone: its boot is recorded as `cut`. It beats every 0.3 s.
+GONE_AFTER: Final = 3.0
+#: A camera heard within so many seconds is live: a second one of its name is refused.
+LIVE_WITHIN: Final = 1.0
+#: Longest budget that is believed, in seconds.
+LONGEST_BUDGET: Final = 86400.0
+
+
+class Admission:
+    """Publishers by name and ROUTER identity, and every check that a frame passes before it is opened."""
+
+    def __init__(self, epoch: str, line: Line, digest: str, frames: Frames, outbox: Outbox, counts: Counts) -> None:
+        self.epoch = epoch
+        self.line = line
+        self.digest = digest
+        self.frames = frames
+        self.outbox = outbox
+        self.counts = counts
+        self.publishers: dict[str, Publisher] = {}
+        self.by_identity: dict[bytes, Publisher] = {}
+        self.parts = PartGate()
+
+    # --- greeting ----------------------------------------------------------------------------------------------------
+
+    def hello(self, now: float, identity: bytes, message: Hello) -> None:
+        reason = self._hello_fault(now, identity, message)
+        if reason:
+            self.refuse(identity, reason, f"camera {message.camera[:64]!r}")
+            return
+        publisher = self.publishers.get(message.camera)
+        if publisher is None or publisher.boot != message.boot:
+            publisher = self._enter(now, identity, message)
+        elif publisher.identity != identity:
+            self.by_identity.pop(publisher.identity, None)
+            publisher.identity = identity
+        self.by_identity[identity] = publisher
+        publisher.heard_at = now
+        publisher.entry = self.line.cameras[message.camera]
+        publisher.grant(self.line.limits.window, self._room())
+        publisher.said_credit = publisher.credit
+        welcome = Welcome(epoch=self.epoch, credit=publisher.credit, max_frame=self.line.limits.max_frame)
+        self.outbox.to_cameras.append((identity, welcome))
+
+    def _hello_fault(self, now: float, identity: bytes, message: Hello) -> str:
+        if message.protocol != PROTOCOL:
+            return "protocol"
+        entry = self.line.cameras.get(message.camera)
+        if entry is None:
+            return "unknown_camera"
+        if entry.policy != message.policy:
+            return "policy_mismatch"
+        known = self.publishers.get(message.camera)
+        if known is None:
+            return "too_many_cameras" if len(self.publishers) >= self.line.limits.cameras else ""
+        other = known.identity != identity and known.boot != message.boot
+        return "key_conflict" if other and now - known.heard_at <= LIVE_WITHIN else ""
+
+    def _enter(self, now: float, identity: bytes, message: Hello) -> Publisher:
+        """A boot that this broker has not seen."""
+        old = self.publishers.get(message.camera)
+        if old is not None:
+            self._leave(now, old, "cut")
+        publisher = Publisher(message.camera, self.line.cameras[message.camera], identity, message.boot, now)
+        publisher.latest = max(message.next_seq, 0) - 1
+        publisher.owed = max(message.unsettled, 0)
+        publisher.credit = publisher.latest
+        self.publishers[message.camera] = publisher
+        self._note_boot(now, publisher, "open")
+        return publisher
+
+    def bye(self, now: float, identity: bytes, message: Bye) -> None:
+        publisher = self.by_identity.get(identity)
+        if publisher is None or publisher.boot != message.boot:
+            self.refuse(identity, "no_hello", "BYE")
+            return
+        publisher.latest = max(publisher.latest, message.last_seq)
+        self._leave(now, publisher, "ended")
+
+    def _leave(self, now: float, publisher: Publisher, state: str) -> None:
+        self.by_identity.pop(publisher.identity, None)
+        if self.publishers.get(publisher.name) is publisher:
+            del self.publishers[publisher.name]
+        self.counts["boots_total", publisher.name, state] += 1
+        self._note_boot(now, publisher, state)
+
+    def _note_boot(self, now: float, publisher: Publisher, state: Any) -> None:
+        egress = self.frames.egress
+        note = BootNote(
+            ticket=egress.ticket(), camera=publisher.name, boot=publisher.boot, state=state, last_seq=publisher.latest
+        )
+        egress.send(now, note)
+
+    # --- frames ------------------------------------------------------------------------------------------------------
+
+    def frame(
+        self, now: float, identity: bytes, header: Frame, payload: Any, head: bytes | memoryview, size: int
+    ) -> OpenFrame | None:
+        """Open the frame, or say why not. `head` is the payload or its first bytes, `size` its length in bytes."""
+        publisher = self.by_identity.get(identity)
+        if publisher is None:
+            self.refuse(identity, "no_hello", "FRAME", header.key)
+            return None
+        publisher.heard_at = now
+        key = header.key
+        if key in self.frames.open or key in self.frames.settled:
+            self._tell_known(publisher, key)
+            return None
+        publisher.saw(key.seq, header.again > 0)
+        reason = self._fault(now, publisher, header, head, size)
+        if reason:
+            self.refuse(identity, reason, "", key)
+            self.outbox.publishers[publisher.name] = publisher
+            return None
+        return self.frames.admit(now, publisher, header, payload, self.line, self.digest)
+
+    def _fault(self, now: float, publisher: Publisher, header: Frame, head: bytes | memoryview, size: int) -> str:
+        key = header.key
+        if key.camera != publisher.name or key.boot != publisher.boot:
+            return "unknown_boot"
+        if header.policy != publisher.policy:
+            return "policy_mismatch"
+        if publisher.name not in self.line.cameras:
+            return "unknown_camera"
+        if key.seq > publisher.credit and not header.again:
+            return "over_credit"
+        if not (0.0 <= header.age <= LONGEST_BUDGET and 0.0 < header.budget <= LONGEST_BUDGET) or key.seq < 0:
+            return "header_invalid"
+        reason = fault(header, head, size, self.line.limits.max_frame)
+        if reason or header.part is None:
+            return reason
+        admitted = self.parts.admit(now, publisher.entry.station, header.part, publisher.name, key)
+        return "" if admitted else "part_duplicate"
+
+    def _tell_known(self, publisher: Publisher, key: Key) -> None:
+        """The same frame again: say what was said before; nothing is done twice."""
+        self.counts["repeated_frames_total", publisher.name] += 1
+        open_frame = self.frames.open.get(key)
+        if open_frame is None:
+            self.frames.tell_settled(publisher, key.seq, self.frames.settled[key])
+        elif open_frame.acked:
+            publisher.accepted.append(key.seq)
+            self.outbox.publishers[publisher.name] = publisher
+
+    def skip(self, now: float, identity: bytes, message: Skip) -> None:
+        publisher = self.by_identity.get(identity)
+        if publisher is None or message.key.boot != publisher.boot or message.key.camera != publisher.name:
+            self.refuse(identity, "no_hello", "SKIP", message.key)
+            return
+        publisher.heard_at = now
+        publisher.saw(message.key.seq, False)
+        self.counts["skipped_total", publisher.name] += 1
+        egress = self.frames.egress
+        egress.send(now, SkipNote(ticket=egress.ticket(), key=message.key, reason=message.reason[:64]))
+        self.outbox.publishers[publisher.name] = publisher
+
+    def refuse(self, identity: bytes, reason: str, detail: str, key: Key | None = None) -> None:
+        self.counts["rejected_total", reason] += 1
+        self.outbox.to_cameras.append((identity, Reject(reason=reason, detail=detail, key=key)))
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        """Record the boots of cameras that have vanished."""
+        for publisher in [p for p in self.publishers.values() if now - p.heard_at > GONE_AFTER]:
+            self._leave(now, publisher, "cut")
+
+    def forgive(self, seconds: float) -> None:
+        for publisher in self.publishers.values():
+            publisher.heard_at += seconds
+
+    def extend_credit(self, now: float) -> None:
+        """At the end of a turn: what settled sets the pace, and who has room gets more credit."""
+        room = self._room()
+        for publisher in self.outbox.publishers.values():
+            settled = len(publisher.complete) + len(publisher.incomplete)
+            if settled:
+                publisher.note_settled(settled, now)
+            elif publisher.open <= len(publisher.accepted):
+                publisher.settled_at = now
+            publisher.grant(self.line.limits.window, room)
+
+    def _room(self) -> bool:
+        return self.frames.bytes < self.line.limits.queue_bytes

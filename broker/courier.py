@@ -1,0 +1,200 @@
+"""Carries out what the router decided: jobs, words to cameras and workers, batches for the join, copies."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+import zmq
+
+from broker.doors import Doors
+from broker.egress import Item
+from broker.publisher import Publisher
+from broker.roster import Session
+from broker.routing import Router
+from broker.task import OpenFrame, Task
+from broker.wire import (
+    COPY_THRESHOLD,
+    Accepted,
+    BootNote,
+    Copy,
+    Expect,
+    Expectation,
+    Job,
+    LineText,
+    Message,
+    Note,
+    Outcome,
+    Result,
+    Settled,
+    SkipNote,
+    Suspect,
+    Suspicion,
+    encode,
+)
+
+#: Items in one message to the join at most, and bytes of their bodies: well below BATCH_LIMIT.
+BATCH_ITEMS: Final = 512
+BATCH_BYTES: Final = 1 << 20
+
+_MORE: Final = zmq.NOBLOCK | zmq.SNDMORE
+_ENCODE: Final = msgspec.msgpack.Encoder().encode
+
+Socket = zmq.Socket[bytes]
+
+
+class Courier:
+    """Sends, never waits. What can not be sent is counted and left to the protocol's repeats."""
+
+    def __init__(self, doors: Doors, router: Router) -> None:
+        self.doors = doors
+        self.router = router
+        self.join: bytes | None = None  # the join's identity at the egress
+        self.stalled: deque[tuple[Session, Task]] = deque()  # jobs that their session's socket did not take
+
+    def deliver(self, text: str, digest: str) -> None:
+        """Empty the outbox and the egress."""
+        router, outbox = self.router, self.router.outbox
+        for frame in outbox.copies:
+            self._copy(frame)
+        self._send_jobs(outbox.jobs)
+        for identity, message in outbox.to_workers:
+            self.send(self.doors.backend, identity, message)
+        for identity, message in outbox.to_cameras:
+            self.send(self.doors.frontend, identity, message)
+        for publisher in outbox.publishers.values():
+            self._tell(publisher)
+        if outbox.line_wanted and self.join is not None:
+            line = LineText(epoch=router.epoch, digest=digest, text=text)
+            self.send(self.doors.egress, self.join, line)
+        if router.egress.items:
+            items, router.egress.items = router.egress.items, []
+            self._tell_join(items)
+
+    def send(self, socket: Socket, identity: bytes, message: Message) -> bool:
+        """One message to one peer; False, and counted, when it is gone or its queue is full."""
+        kind, header = encode(message)
+        try:
+            socket.send(identity, _MORE)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            reason = "unreachable" if error.errno == zmq.EHOSTUNREACH else "full"
+            self.router.counts["undelivered_total", type(message).__name__, reason] += 1
+            return False
+        socket.send(kind, zmq.SNDMORE)
+        socket.send(header)
+        return True
+
+    # --- jobs --------------------------------------------------------------------------------------------------------
+
+    def _send_jobs(self, jobs: list[tuple[Session, Task]]) -> None:
+        now = time.monotonic()
+        if self.stalled:
+            jobs = [*self.stalled, *jobs]
+            self.stalled.clear()
+        full: set[str] = set()
+        for session, task in jobs:
+            if session.id in full or not self._job(now, session, task):
+                full.add(session.id)
+                self.stalled.append((session, task))
+
+    def _job(self, now: float, session: Session, task: Task) -> bool:
+        """Send one job; True also when there is nothing to send any more. False: the socket is full, keep the order."""
+        socket: Socket | None = session.socket
+        frame = task.frame
+        if socket is None or task.session is not session:
+            return True
+        header = frame.header
+        job = Job(
+            session=session.id,
+            dseq=task.dseq,
+            key=frame.key,
+            tries=task.tries,
+            encoding=header.encoding,
+            shape=header.shape,
+            budget=frame.deadline - now,
+            stride=header.stride,
+        )
+        try:
+            socket.send(Job.TYPE, _MORE)
+        except zmq.Again:
+            return False
+        socket.send(_ENCODE(job), zmq.SNDMORE)
+        payload: Any = frame.payload or b""
+        socket.send(payload, copy=frame.size < COPY_THRESHOLD)
+        return True
+
+    def _copy(self, frame: OpenFrame) -> None:
+        """A copy for the recorder, if it takes one right now."""
+        if frame.payload is None:
+            return
+        header = frame.header
+        copy = Copy(key=frame.key, encoding=header.encoding, shape=header.shape, stride=header.stride)
+        try:
+            self.doors.copies.send(Copy.TYPE, _MORE)
+        except zmq.Again:
+            self.router.counts["copies_dropped_total", frame.key.camera] += 1
+            return
+        self.doors.copies.send(_ENCODE(copy), zmq.SNDMORE)
+        self.doors.copies.send(frame.payload, copy=frame.size < COPY_THRESHOLD)
+
+    # --- cameras -----------------------------------------------------------------------------------------------------
+
+    def _tell(self, publisher: Publisher) -> None:
+        """What was accepted and settled this turn, with the credit; a bare credit when only that grew."""
+        credit, boot, identity = publisher.credit, publisher.boot, publisher.identity
+        settled = publisher.complete or publisher.incomplete
+        if publisher.accepted or (credit > publisher.said_credit and not settled):
+            message = Accepted(boot=boot, seqs=publisher.accepted, credit=credit)
+            self.send(self.doors.frontend, identity, message)
+        if settled:
+            self.send(
+                self.doors.frontend,
+                identity,
+                Settled(boot=boot, credit=credit, complete=publisher.complete, incomplete=publisher.incomplete),
+            )
+        publisher.said_credit = credit
+        publisher.accepted, publisher.complete, publisher.incomplete = [], [], []
+
+    # --- join --------------------------------------------------------------------------------------------------------
+
+    def _tell_join(self, items: list[Item]) -> None:
+        for message in batches(self.router.epoch, items):
+            if self.join is None or not self.send(self.doors.egress, self.join, message):
+                self.router.join_unreachable()
+                return
+
+
+def batches(epoch: str, items: list[Item]) -> Iterator[Message]:
+    """Items as messages of bounded size: what is expected before what resulted."""
+    kinds: dict[type[Any], list[Any]] = {}
+    for item in items:
+        kinds.setdefault(type(item), []).append(item)
+    for part in _parts(kinds.pop(Expectation, [])):
+        yield Expect(epoch=epoch, items=part)
+    for part in _parts(kinds.pop(Outcome, [])):
+        yield Result(epoch=epoch, items=part)
+    for part in _parts(kinds.pop(Suspicion, [])):
+        yield Suspect(epoch=epoch, items=part)
+    if kinds:
+        for part in _parts(kinds.get(BootNote, [])):
+            yield Note(epoch=epoch, boots=part)
+        for part in _parts(kinds.get(SkipNote, [])):
+            yield Note(epoch=epoch, skips=part)
+
+
+def _parts(items: list[Any]) -> Iterator[list[Any]]:
+    part: list[Any] = []
+    size = 0
+    for item in items:
+        size += len(item.body) if isinstance(item, Outcome) else 0
+        if part and (len(part) >= BATCH_ITEMS or size > BATCH_BYTES):
+            yield part
+            part, size = [], len(item.body) if isinstance(item, Outcome) else 0
+        part.append(item)
+    if part:
+        yield part

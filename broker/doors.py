@@ -1,0 +1,171 @@
+"""The broker's sockets: the bound ones, and a PUSH per session with its monitor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import count
+from typing import Any, Final
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from broker.line import Line
+from broker.roster import Session
+from broker.wire import BATCH_LIMIT, HEADER_LIMIT, data_endpoint
+
+#: Messages in a session's socket at most. Not the flow control, which is credit: it must stay well above a window.
+SESSION_HWM: Final = 64
+#: Copies for the recorder that may wait; more are dropped and counted.
+COPIES_HWM: Final = 16
+#: Messages that a camera may have in the broker's receive queue; its credit bounds it, this is the second fence.
+FRONTEND_HWM: Final = 64
+
+Socket = zmq.Socket[bytes]
+
+
+class Doors:
+    """Opens, polls and closes every socket of the broker, all in one thread."""
+
+    frontend: Socket
+    backend: Socket
+    egress: Socket
+    control: Socket
+    copies: Socket
+
+    def __init__(self, line: Line, context: zmq.Context[Socket] | None) -> None:
+        self._line = line
+        self._endpoints = line.endpoints
+        self._shared = context
+        self._context: zmq.Context[Socket] | None = None
+        self._poller = zmq.Poller()
+        self._sockets: list[Socket] = []
+        self._ports: dict[str, int] = {}  # session id -> port in use
+        self._monitors: dict[Socket, Session] = {}
+        self._next = count()
+        self.opening: dict[str, Session] = {}
+
+    # --- the bound sockets -------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Bind all endpoints. Raises zmq.ZMQError (EADDRINUSE and others) naming the endpoint."""
+        self._context = self._shared or zmq.Context()
+        limits = self._line.limits
+        self.frontend = self._bind(zmq.ROUTER, self._endpoints.frontend, limits.max_frame + HEADER_LIMIT)
+        self.backend = self._bind(zmq.ROUTER, self._endpoints.backend, BATCH_LIMIT)
+        self.egress = self._bind(zmq.ROUTER, self._endpoints.egress, BATCH_LIMIT)
+        self.control = self._bind(zmq.ROUTER, self._endpoints.control, BATCH_LIMIT)
+        self.copies = self._bind(zmq.PUSH, self._endpoints.copies, -1)
+        for socket in (self.frontend, self.backend, self.egress, self.control):
+            self._poller.register(socket, zmq.POLLIN)
+
+    def _socket(self, kind: int, most: int) -> Socket:
+        assert self._context is not None
+        socket = self._context.socket(kind)
+        self._sockets.append(socket)
+        socket.linger = 0
+        socket.maxmsgsize = most
+        socket.handshake_ivl = 2000
+        socket.heartbeat_ivl = 1000
+        socket.heartbeat_timeout = 3000
+        return socket
+
+    def _bind(self, kind: int, endpoint: str, most: int) -> Socket:
+        socket = self._socket(kind, most)
+        if kind == zmq.ROUTER:
+            socket.router_mandatory = True
+        if kind == zmq.PUSH:
+            socket.sndhwm = COPIES_HWM
+        if endpoint == self._endpoints.frontend:
+            socket.rcvhwm = FRONTEND_HWM
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise zmq.ZMQError(
+                error.errno, f"{error.strerror}: can not bind {endpoint}; is another broker running?"
+            ) from None
+        return socket
+
+    def poll(self, seconds: float) -> dict[Any, int]:
+        """Wait for messages; whole milliseconds, rounded up, so that a deadline has passed when it was waited for."""
+        return dict(self._poller.poll(math.ceil(seconds * 1000)))
+
+    def close(self) -> None:
+        for monitor in list(self._monitors):
+            self._poller.unregister(monitor)
+            monitor.close(0)
+        for socket in self._sockets:
+            socket.close(0)
+        self._sockets.clear()
+        self._monitors.clear()
+        if self._context is not None and self._shared is None:
+            self._context.term()
+        self._context = None
+
+    # --- sessions ----------------------------------------------------------------------------------------------------
+
+    def open_session(self, session: Session) -> int:
+        """Bind the session's PUSH on a free number; once, whoever asks again is told the same number."""
+        if session.socket is not None:
+            return self._ports[session.id]
+        socket = self._socket(zmq.PUSH, -1)
+        socket.sndhwm = SESSION_HWM
+        try:
+            port = self._bind_free(socket)
+        except zmq.ZMQError:
+            self._sockets.remove(socket)
+            socket.close(0)
+            raise
+        if not self._endpoints.backend.startswith("inproc:"):
+            monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            self._monitors[monitor] = session
+            self._poller.register(monitor, zmq.POLLIN)
+        session.socket = socket
+        self._ports[session.id] = port
+        self.opening[session.id] = session
+        return port
+
+    def _bind_free(self, socket: Socket) -> int:
+        low, high = self._endpoints.sessions
+        used = set(self._ports.values())
+        for _ in range(high - low + 1):
+            port = low + next(self._next) % (high - low + 1)
+            if port in used:
+                continue
+            try:
+                socket.bind(data_endpoint(self._endpoints.backend, port))
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EADDRINUSE:
+                    raise
+            else:
+                return port
+        raise zmq.ZMQError(zmq.EADDRINUSE, f"no port of {low}-{high} is free (endpoints.sessions)")
+
+    def close_session(self, session: Session) -> None:
+        """Close its PUSH; what was queued there is discarded: the router knows what it was."""
+        socket: Socket | None = session.socket
+        self.opening.pop(session.id, None)
+        self._ports.pop(session.id, None)
+        if socket is None:
+            return
+        for monitor in [m for m, owner in self._monitors.items() if owner is session]:
+            self._poller.unregister(monitor)
+            del self._monitors[monitor]
+            socket.disable_monitor()
+        session.socket = None
+        self._sockets.remove(socket)
+        socket.close(0)
+
+    def just_connected(self) -> Iterator[Session]:
+        """Sessions whose PUSH has a peer now: it polls writable."""
+        for session in list(self.opening.values()):
+            if session.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT:
+                del self.opening[session.id]
+                yield session
+
+    def disconnected(self, active: dict[Any, int]) -> Iterator[Session]:
+        """Sessions whose peer hung up, on tcp and ipc: faster than missing its beats."""
+        for monitor, session in list(self._monitors.items()):
+            if monitor in active:
+                recv_monitor_message(monitor)
+                yield session

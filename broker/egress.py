@@ -1,0 +1,89 @@
+"""What is on its way to the join: tickets, acknowledgements, and what has to be sent again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from broker.wire import BootNote, Expectation, Outcome, SkipNote, Suspicion
+
+#: What was not acked for so long, in seconds, is sent again, unless the join is merely busy with what was sent before.
+REPEAT_AFTER: Final = 0.25
+
+Item = Expectation | Outcome | Suspicion | BootNote | SkipNote
+
+
+class Unacked(NamedTuple):
+    """An item that the join has not committed; `about` is the open frame or task that waits for it, if any."""
+
+    item: Item
+    about: Any
+    sent_at: float
+
+
+class Egress:
+    """Items for the join, each with a ticket. Without a join they wait in `unacked`; cameras' credit bounds them."""
+
+    def __init__(self) -> None:
+        self.join_epoch: str | None = None
+        self.items: list[Item] = []  # to be sent at the end of this turn
+        self.unacked: dict[int, Unacked] = {}  # by ticket, oldest sent first
+        self.repeated_total = 0
+        self._ticket = 0
+        self._acked_sent_at = 0.0  # when the newest acked item had been sent
+        self._jack_at = 0.0
+
+    def ticket(self) -> int:
+        self._ticket += 1
+        return self._ticket
+
+    def send(self, now: float, item: Item, about: Any = None) -> None:
+        """Send `item` (its ticket is new) and keep it until it is acked."""
+        self.unacked[item.ticket] = Unacked(item, about, now)
+        if self.join_epoch is not None:
+            self.items.append(item)
+
+    def send_once(self, item: Item) -> bool:
+        """Send a monitor item, which nobody acks; False when there is no join to hear it."""
+        if self.join_epoch is None:
+            return False
+        self.items.append(item)
+        return True
+
+    def ack(self, now: float, ticket: int) -> Unacked | None:
+        """The item of `ticket`, once; None for a repeated or foreign ticket."""
+        entry = self.unacked.pop(ticket, None)
+        if entry is not None:
+            self._jack_at = now
+            self._acked_sent_at = max(self._acked_sent_at, entry.sent_at)
+        return entry
+
+    def repeat_due(self, now: float) -> Iterator[Unacked]:
+        """Take out what must be sent again: lost on the way, as later items were acked or none was for a while.
+
+        The way to the join keeps the order, so an item that was sent before an acked one and is not acked is lost; one
+        that was sent after it is only waiting for its turn, and sending it again would make a busy join busier.
+        """
+        silent = now - self._jack_at > REPEAT_AFTER
+        due = []
+        for ticket, entry in self.unacked.items():
+            if now - entry.sent_at <= REPEAT_AFTER:
+                break
+            if silent or entry.sent_at < self._acked_sent_at:
+                due.append(ticket)
+        for ticket in due:
+            self.repeated_total += 1
+            yield self.unacked.pop(ticket)
+
+    def restart(self, epoch: str) -> list[Unacked]:
+        """A join came up: take out all that is unacked, oldest first."""
+        self.join_epoch = epoch
+        entries = list(self.unacked.values())
+        self.unacked.clear()
+        self.items.clear()
+        return entries
+
+    def lost(self) -> None:
+        """The join is gone; what goes out next waits for the next one."""
+        self.join_epoch = None
+        self.items.clear()

@@ -1,0 +1,97 @@
+"""Prometheus metrics of the broker's processes: one registry and port each, filled when somebody scrapes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from broker import log
+
+logger = log.get(__name__)
+
+Samples = Mapping[tuple[str, ...], float]
+
+#: name without prefix -> (help, label names). What is not listed here is not exposed: a test compares.
+CATALOGUE: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    # broker
+    "accepted_total": ("Frames that were accepted.", ("camera",)),
+    "settled_total": ("Frames whose every model has a terminal status.", ("camera",)),
+    "skipped_total": ("Triggers that a camera reported as missed.", ("camera",)),
+    "rejected_total": ("Messages of cameras that were refused.", ("reason",)),
+    "refused_total": ("Other messages that were refused.", ("reason",)),
+    "repeated_frames_total": ("Frames that were sent again although they were known.", ("camera",)),
+    "tasks_total": ("Terminal statuses by model.", ("model", "status")),
+    "requeued_total": ("Jobs given to another session because theirs was lost.", ("model",)),
+    "suspects_total": ("Frames that were under way when a session died.", ("model",)),
+    "poison_total": ("Frames that are taken to kill workers.", ("model",)),
+    "late_total": ("Answers that came after their deadline.", ("model",)),
+    "repeated_answers_total": ("Answers to what had been answered.", ("model",)),
+    "unasked_total": ("Answers to what nobody asked.", ("kind",)),
+    "stale_total": ("Messages that were meant for an earlier broker.", ("kind",)),
+    "sessions_lost_total": ("Sessions that ended, by reason.", ("model", "reason")),
+    "undelivered_total": ("Messages whose receiver was gone or full.", ("message", "reason")),
+    "unpublished_total": ("Monitor frames that no join heard of.", ("camera",)),
+    "copies_dropped_total": ("Copies that the recorder did not take.", ("camera",)),
+    "boots_total": ("Boots of cameras that ended, by how.", ("camera", "state")),
+    "standstills_total": ("Times that the broker itself stood still.", ()),
+    "repeated_items_total": ("Items sent to the join again.", ()),
+    "sessions": ("Registered sessions.", ("model",)),
+    "queue_frames": ("Tasks that wait for a session.", ("model",)),
+    "queue_oldest_age_seconds": ("How long the oldest of them has waited.", ("model",)),
+    "in_flight_frames": ("Jobs that sessions have.", ("model",)),
+    "open_frames": ("Frames accepted and not settled.", ("camera",)),
+    "open_bytes": ("Payload bytes of all open frames.", ()),
+    "unacked_items": ("Items that the join has not committed.", ()),
+    "join_up": ("1 while a join is known.", ()),
+    # join
+    "joined_total": ("Frames published, by outcome.", ("camera", "outcome")),
+    "verdicts_total": ("Verdicts by station.", ("station", "verdict")),
+}
+
+
+class Samplers(Collector):
+    """Turns dicts keyed (name, label value, ...) into metrics at scrape time: the hot loop counts in plain dicts."""
+
+    def __init__(self, sample: Callable[[], Samples], catalogue: Mapping[str, tuple[str, tuple[str, ...]]]) -> None:
+        self._sample = sample
+        self._catalogue = catalogue
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for (name, *labels), value in self._sample().items():
+            if name not in self._catalogue:
+                continue
+            family = families.get(name) or families.setdefault(name, self._family(name))
+            family.add_sample(f"gongwei_{name}", dict(zip(self._catalogue[name][1], labels, strict=True)), value)
+        return families.values()
+
+    def _family(self, name: str) -> Metric:
+        text, labels = self._catalogue[name]
+        if name.endswith("_total"):
+            return CounterMetricFamily(f"gongwei_{name.removesuffix('_total')}", text, labels=labels)
+        return GaugeMetricFamily(f"gongwei_{name}", text, labels=labels)
+
+
+@contextlib.contextmanager
+def served(
+    port: int, sample: Callable[[], Samples], catalogue: Mapping[str, tuple[str, tuple[str, ...]]] = CATALOGUE
+) -> Iterator[None]:
+    """Serve `sample()` as /metrics on the loopback interface while the context is open; port 0 serves nothing."""
+    if not port:
+        yield
+        return
+    registry = CollectorRegistry()
+    registry.register(Samplers(sample, catalogue))
+    server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+    logger.info("metrics served", url=f"http://127.0.0.1:{port}/metrics")
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,236 @@
+"""The broker process: sockets on one side, the router's decisions on the other, one poll loop between them."""
+
+from __future__ import annotations
+
+import gc
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import zmq
+
+from broker import line as line_file
+from broker import log, wire
+from broker.courier import Courier
+from broker.doors import Doors
+from broker.line import Line, LineError
+from broker.quarantine import Quarantine
+from broker.roster import Session
+from broker.routing import Router
+from broker.wire import WireError
+
+logger = log.get(__name__)
+
+#: Messages taken from one socket in one turn at most, so that no peer keeps the others waiting.
+BURST: Final = 256
+#: Longest wait for a message, in seconds: `stop` and silent peers are noticed within it.
+LONGEST_WAIT: Final = 0.05
+#: Longest wait while a session's data socket has no peer yet, in seconds.
+OPENING_WAIT: Final = 0.002
+
+Socket = zmq.Socket[bytes]
+
+
+class BrokerServer:
+    """Routes frames for one line. `run` opens, serves and closes everything in the calling thread.
+
+    `context`: to be shared by all who meet over inproc; by default the server has its own.
+    `text`: the line file's text as the join shall get it; made from `line` by default.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        *,
+        text: str | None = None,
+        context: zmq.Context[Socket] | None = None,
+        quarantine: Path | None = None,
+        on_open: Callable[[BrokerServer], None] | None = None,
+    ) -> None:
+        self.line = line
+        self.text = line_file.to_toml(line) if text is None else text
+        self.digest = line_file.digest(self.text)
+        self.epoch = secrets.token_hex(6)
+        self.router = Router(line, self.digest, self.epoch, time.monotonic())
+        self.doors = Doors(line, context)
+        self.courier = Courier(self.doors, self.router)
+        self.quarantine = Quarantine(quarantine)
+        self.ready = threading.Event()
+        self._on_open = on_open
+        self._should_stop = threading.Event()
+
+    def stop(self) -> None:
+        """Ask `run` to end; callable from any thread and from signal handlers."""
+        self._should_stop.set()
+
+    def run(self) -> None:
+        """Serve until `stop`. Raises OSError (zmq.ZMQError) when an endpoint can not be bound."""
+        try:
+            self.doors.open()
+            logger.info(
+                "broker open", frontend=self.line.endpoints.frontend, epoch=self.epoch, models=list(self.line.models)
+            )
+            self.ready.set()
+            if self._on_open is not None:
+                self._on_open(self)
+            gc.freeze()
+            while not self._should_stop.is_set():
+                self._turn()
+        finally:
+            self.quarantine.close()
+            self.doors.close()
+
+    def _turn(self) -> None:
+        active = self.doors.poll(self._wait())
+        if self.doors.frontend in active:
+            self._drain_frontend()
+        if self.doors.backend in active:
+            self._drain(self.doors.backend, self.router.from_worker)
+        if self.doors.egress in active:
+            self._drain(self.doors.egress, self._from_join)
+        if self.doors.control in active:
+            self._control()
+        for session in self.doors.disconnected(active):
+            self.router.lose(time.monotonic(), session, "disconnected")
+        for session in self.doors.just_connected():
+            self.router.connected(session)
+        self.router.end_turn(time.monotonic())
+        self._carry_out()
+
+    def _wait(self) -> float:
+        """Seconds until something is to be done even if no message comes."""
+        if self.doors.opening or self.courier.stalled:
+            return OPENING_WAIT
+        deadline = self.router.next_deadline()
+        return LONGEST_WAIT if deadline is None else min(LONGEST_WAIT, max(0.0, deadline - time.monotonic()))
+
+    # --- receiving ---------------------------------------------------------------------------------------------------
+
+    def _drain_frontend(self) -> None:
+        socket = self.doors.frontend
+        for _ in range(BURST):
+            try:
+                identity = socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            segments = _segments(socket)
+            try:
+                self._camera_message(identity, segments)
+            except WireError as error:
+                self.router.admission.refuse(identity, error.reason, error.detail)
+
+    def _camera_message(self, identity: bytes, segments: list[zmq.Frame]) -> None:
+        if len(segments) < 2:
+            raise WireError("segments", f"{len(segments)} segments, at least 2 expected")
+        message = wire.decode(segments[0].bytes, segments[1].buffer)
+        now = time.monotonic()
+        if type(message) is not wire.Frame:
+            self.router.from_camera(now, identity, message)
+            return
+        payload, size = _payload(message, segments)
+        head = payload if isinstance(payload, bytes) else payload.buffer
+        self.router.frame(now, identity, message, payload, head, size)
+
+    def _drain(self, socket: Socket, handle: Callable[[float, bytes, Any], None]) -> None:
+        for _ in range(BURST):
+            try:
+                identity = socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            segments = _segments(socket)
+            try:
+                if len(segments) < 2:
+                    raise WireError("segments", f"{len(segments)} segments, at least 2 expected")
+                handle(time.monotonic(), identity, wire.decode(segments[0].bytes, segments[1].buffer))
+            except WireError as error:
+                self.router.counts["refused_total", error.reason] += 1
+                logger.warning("message refused", reason=error.reason, detail=error.detail)
+
+    def _from_join(self, now: float, identity: bytes, message: Any) -> None:
+        self.courier.join = identity
+        self.router.from_join(now, message)
+
+    # --- acting ------------------------------------------------------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        outbox = self.router.outbox
+        for session in outbox.opened:
+            self._open_session(session)
+        for session in outbox.closed:
+            self.doors.close_session(session)
+            logger.info("session closed", session=session.id, model=session.model, worker=session.worker.name)
+        for model, header, payload in outbox.quarantine:
+            self.quarantine.keep(model, header, payload)
+        self.courier.deliver(self.text, self.digest)
+        outbox.clear()
+
+    def _open_session(self, session: Session) -> None:
+        try:
+            port = self.doors.open_session(session)
+        except zmq.ZMQError as error:
+            logger.error(
+                "no port is free for a session",
+                session=session.id,
+                error=str(error),
+                sessions=self.line.endpoints.sessions,
+            )
+            self.router.counts["refused_total", "no_port"] += 1
+            self.router.lose(time.monotonic(), session, "no_port")
+            return
+        self.router.bound(session, port)
+
+    # --- operator ----------------------------------------------------------------------------------------------------
+
+    def _control(self) -> None:
+        socket = self.doors.control
+        identity, *segments = socket.recv_multipart()
+        try:
+            message = wire.decode_message(segments)
+            if not isinstance(message, wire.Reload):
+                raise WireError("unknown_type", f"{type(message).__name__} is no message of an operator")
+        except WireError as error:
+            self.router.counts["refused_total", error.reason] += 1
+            return
+        errors = self._reload(message.text)
+        self.courier.send(socket, identity, wire.Reloaded(digest=self.digest, errors=errors))
+
+    def _reload(self, text: str) -> list[str]:
+        """Take a new line file; a list of what is wrong with it, and then nothing was changed."""
+        try:
+            line = line_file.parse(text)
+        except LineError as error:
+            return list(error.problems)
+        allowed, refused = line_file.changes(self.line, line)
+        if refused:
+            return refused
+        self.line, self.text, self.digest = line, text, line_file.digest(text)
+        self.router.reload(line, self.digest)
+        logger.info("line file reloaded", digest=self.digest, changes=allowed)
+        return []
+
+
+def _segments(socket: Socket) -> list[zmq.Frame]:
+    """The rest of the message whose identity was just read; its payload is not copied."""
+    frame: zmq.Frame = socket.recv(copy=False)
+    segments = [frame]
+    while frame.more:
+        frame = socket.recv(copy=False)
+        segments.append(frame)
+    return segments
+
+
+def _payload(message: wire.Frame, segments: list[zmq.Frame]) -> tuple[bytes | zmq.Frame, int]:
+    """The payload and its length: small ones as bytes (cheaper to send as a copy), large ones as they came."""
+    if len(segments) > 3 or (len(segments) == 3 and message.payload is not None):
+        raise WireError(
+            "segments", f"{len(segments)} segments and {'a' if message.payload else 'no'} payload in the header"
+        )
+    if len(segments) == 2:
+        payload = message.payload or b""
+        return payload, len(payload)
+    segment = segments[2]
+    size = len(segment.buffer)
+    return (segment, size) if size >= wire.COPY_THRESHOLD else (segment.bytes, size)
