@@ -19,6 +19,8 @@ from msgspec import Meta, Struct, field
 PROTOCOL: Final = 1
 #: Largest header of a message that a camera sends, and of a JOB, in bytes.
 HEADER_LIMIT: Final = 4096
+#: Largest payload inside the header of a FRAME of two segments, in bytes; a larger one needs its own segment.
+INLINE_LIMIT: Final = 1 << 20
 #: Largest header of a batched message (backend, egress), in bytes.
 BATCH_LIMIT: Final = 4 << 20
 #: Largest encoded result body of one model, in bytes; more is `failed: result_too_large`.
@@ -112,6 +114,7 @@ class Frame(Message, frozen=True, kw_only=True):
     """
 
     TYPE = b"\x02"
+    LIMIT = HEADER_LIMIT + INLINE_LIMIT
     key: Key
     policy: Policy
     encoding: Encoding
