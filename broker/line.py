@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
+import msgspec
+import tomli_w
 from msgspec import Meta, Struct, field
 
-from broker.wire import Policy
+from broker import consistency, document
+from broker.wire import Policy, Verdict
 
+_NAME_WORDS = "a name of up to 64 characters a-z 0-9 _ . -, the first a letter or digit"
 #: Names of cameras, stations and models: they become labels, topics and file names.
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}\Z")]
-Seconds = Annotated[float, Meta(gt=0)]
-Score = Annotated[float, Meta(ge=0, le=1)]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}\Z", description=_NAME_WORDS)]
+ClassName = Annotated[str, Meta(pattern=r"\S", description="the name of a class, as the model has it")]
+ModelNames = Annotated[list[Name], Meta(min_length=1, description="a list of models, at least one")]
+Seconds = Annotated[float, Meta(gt=0, le=86400, description="seconds, more than 0, at most a day")]
+Score = Annotated[float, Meta(ge=0, le=1, description="a score from 0 to 1")]
 
 
 class Endpoints(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,29 +36,29 @@ class Endpoints(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     copies: str = "tcp://127.0.0.1:7006"
     pictures: str = "tcp://127.0.0.1:7007"
     control: str = "tcp://127.0.0.1:7008"
-    sessions: tuple[int, int] = (7100, 7199)
+    sessions: Annotated[tuple[int, int], Meta(description="[LOW, HIGH], port numbers")] = (7100, 7199)
     #: Prometheus port of the broker; the join has +1, the recorder +2, workers +3 and on. 0: none.
-    metrics: int = 7010
+    metrics: Annotated[int, Meta(ge=0, le=65535)] = 7010
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds of the broker. `window`: unsettled frames of one camera; `queue_bytes`: payloads held in all."""
 
-    max_frame: Annotated[int, Meta(ge=1024)] = 32 << 20
+    max_frame: Annotated[int, Meta(ge=1024, le=1 << 31)] = 32 << 20
     window: Annotated[int, Meta(ge=1, le=4096)] = 64
-    queue_bytes: Annotated[int, Meta(ge=1 << 20)] = 1 << 30
-    cameras: Annotated[int, Meta(ge=1)] = 256
-    sessions: Annotated[int, Meta(ge=1)] = 256
+    queue_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 50)] = 1 << 30
+    cameras: Annotated[int, Meta(ge=1, le=1 << 16)] = 256
+    sessions: Annotated[int, Meta(ge=1, le=1 << 16)] = 256
 
 
 class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Verdict rules of a station. `ng`: class names that make a frame NG when seen with at least `least_score` and
     `least_area` (square pixels); `required`: class name -> how many a good frame (or part) must show."""
 
-    ng: list[str] = field(default_factory=list)
+    ng: list[ClassName] = field(default_factory=list)
     least_score: Score = 0.25
     least_area: Annotated[float, Meta(ge=0)] = 0.0
-    required: dict[str, Annotated[int, Meta(ge=1)]] = field(default_factory=dict)
+    required: dict[ClassName, Annotated[int, Meta(ge=1, le=1 << 20)]] = field(default_factory=dict)
 
 
 class Station(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,10 +89,10 @@ class CameraEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The models that see a camera's frames; a verdict can be `ok` only when all of `required` looked (default: all)."""
+    """The models that see a camera's frames. A verdict is `ok` only when all of `required` looked (default: all)."""
 
-    models: Annotated[list[Name], Meta(min_length=1)]
-    required: list[Name] | None = None
+    models: ModelNames
+    required: ModelNames | None = None
 
 
 class Ledger(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,12 +102,13 @@ class Ledger(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Recorder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Kept pictures: where, and how much memory may wait for a verdict, in MB. `keep`: verdicts that are stored."""
+    """Kept pictures: where, and how much memory may wait for a verdict and how much `disk` they may take, in MB.
+    `keep`: verdicts whose pictures are stored."""
 
     folder: str = "gongwei-data/pictures"
-    memory: Annotated[int, Meta(ge=8)] = 256
-    keep: list[str] = field(default_factory=lambda: ["ng", "incomplete", "none", "ok"])
-    disk: Annotated[int, Meta(ge=1)] = 2048
+    memory: Annotated[int, Meta(ge=8, le=1 << 30)] = 256
+    keep: list[Verdict] = field(default_factory=lambda: ["ng", "incomplete", "none", "ok"])
+    disk: Annotated[int, Meta(ge=1, le=1 << 30)] = 2048
 
 
 class Line(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,3 +123,145 @@ class Line(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits: Limits = field(default_factory=Limits)
     ledger: Ledger = field(default_factory=Ledger)
     recorder: Recorder = field(default_factory=Recorder)
+
+    def route(self, camera: str) -> tuple[list[str], list[str]]:
+        """(models that see the camera's frames, those of them that must have looked). KeyError: no such camera."""
+        route = self.routes[camera]
+        return route.models, route.models if route.required is None else route.required
+
+    def cameras_at(self, station: str) -> list[str]:
+        """The inspect cameras of a station: those whose frames make up a part."""
+        return [name for name, entry in self.cameras.items() if entry.station == station and entry.policy == "inspect"]
+
+
+class LineError(Exception):
+    """A line file that cannot be used. Each of `problems` says where, which key, what was found and what is allowed."""
+
+    def __init__(self, where: str, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.where = where
+        self.problems = problems
+
+
+def load(path: Path) -> Line:
+    """The line of a TOML file. Raises LineError, also when the file cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise LineError(str(path), [f"{path}: cannot be read: {error.strerror or error}"]) from None
+    except UnicodeDecodeError as error:
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise LineError(str(path), [f"{path}:{number}: is not UTF-8 text; save the file as UTF-8"]) from None
+    return parse(text, str(path))
+
+
+def parse(text: str, where: str = "line file") -> Line:
+    """The line that `text` (TOML) describes; `where` names it in the problems of LineError."""
+    try:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also numbers and nesting that are too long for Python
+        raise LineError(where, [_syntax_problem(where, text, str(error))]) from None
+    return _build(content, where, text)
+
+
+def digest(text: str) -> str:
+    """What EXPECT and metrics call this text of a line file: 12 hex digits."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def from_flags(
+    *, cameras: list[str], models: list[str], deadline: float = 5.0, **endpoints: str | int | tuple[int, int]
+) -> Line:
+    """A line without a file: every camera sees every model, at one station without rules.
+
+    A camera is `NAME`, or `NAME:monitor`; `deadline` in seconds holds for all. `endpoints` are keys of `Endpoints`.
+    """
+    flags = [flag.partition(":") for flag in cameras]
+    names = [name for name, _, _ in flags]
+    twice = [name for given in (names, models) for name in dict.fromkeys(given) if given.count(name) > 1]
+    if twice:
+        raise LineError("command line", [f"command line: {name} is given twice" for name in twice])
+    entries = {
+        name: {"station": "station", "policy": policy or "inspect", "deadline": deadline} for name, _, policy in flags
+    }
+    content = {
+        "stations": {"station": {}},
+        "cameras": entries,
+        "models": {model: {} for model in models},
+        "routes": {name: {"models": models} for name in names},
+        "endpoints": endpoints,
+    }
+    return _build(content, "command line", "")
+
+
+def to_toml(line: Line) -> str:
+    """The text of a line file that `parse` reads as `line`."""
+    return tomli_w.dumps(_without_none(msgspec.to_builtins(line)))
+
+
+def changes(old: Line, new: Line) -> tuple[list[str], list[str]]:
+    """(what a reload from `old` to `new` changes, what it must not change), in words. Any refusal: change nothing."""
+    allowed: list[str] = []
+    refused: list[str] = []
+    for path, words in _differences((), msgspec.to_builtins(old), msgspec.to_builtins(new)):
+        if _reloadable(path):
+            allowed.append(f"{document.dotted(path)}: {words}")
+        else:
+            refused.append(f"restart the line to change {document.dotted(path)}")
+    return allowed, refused
+
+
+#: A key that changed, and how.
+_Difference = tuple[document.KeyPath, str]
+
+
+def _build(content: dict[str, Any], where: str, text: str) -> Line:
+    problems = [*document.problems(content, Line), *consistency.problems(_with_defaults(content))]
+    if problems:
+        raise LineError(where, document.located(where, text, problems))
+    return msgspec.convert(content, Line)
+
+
+def _with_defaults(content: dict[str, Any]) -> dict[str, Any]:
+    """`content` with every key of `endpoints` and `limits`, and no other there."""
+    tables = {"endpoints": msgspec.to_builtins(Endpoints()), "limits": msgspec.to_builtins(Limits())}
+    for name, table in tables.items():
+        given = content.get(name)
+        tables[name] = {key: given.get(key, table[key]) for key in table} if isinstance(given, dict) else table
+    return content | tables
+
+
+def _syntax_problem(where: str, text: str, error: str) -> str:
+    """tomllib ends its messages with "(at line 3, column 7)" or "(at end of document)"."""
+    line = re.search(r"\(at line (\d+), column", error)
+    return f"{where}:{line[1] if line else max(1, len(text.splitlines()))}: is not TOML: {error}"
+
+
+def _differences(path: document.KeyPath, before: dict[str, Any], after: dict[str, Any]) -> Iterator[_Difference]:
+    for key in before | after:
+        old, new, here = before.get(key), after.get(key), (*path, key)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(here, old, new)
+        elif old is None or new is None:
+            yield here, "added" if old is None else "removed"
+        else:
+            yield here, f"{document.shown(old)} -> {document.shown(new)}"
+
+
+def _reloadable(path: document.KeyPath) -> bool:
+    """Only what the broker and the join look up for each new frame can change while the line runs."""
+    match path:
+        case ("stations" | "routes", *_) | ("cameras" | "models", _) | ("limits", "window"):
+            return True
+        case ("cameras", _, "station" | "policy" | "deadline"):
+            return True
+    return False
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: a key that is None is left out."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value

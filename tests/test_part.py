@@ -105,6 +105,15 @@ def test_closed_part_does_not_open_again_until_it_is_forgotten() -> None:
     assert len(parts) == 1
 
 
+def test_only_so_many_closed_parts_are_remembered() -> None:
+    parts = Parts(remembered=1)
+    for part in ("p1", "p2"):
+        opened(parts, "left", part=part)
+    assert len(parts.due(5.0)) == 2
+    assert opened(parts, "right", now=6.0, part="p2") == "late"
+    assert opened(parts, "right", now=6.0, part="p1") == "open"
+
+
 def test_surplus_closes_the_oldest_part() -> None:
     parts = Parts(limit=2)
     for part in ("p1", "p2", "p3"):
