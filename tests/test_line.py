@@ -75,6 +75,7 @@ def test_good_file() -> None:
     assert line.route("left") == (["yolo", "extra"], ["yolo"])
     assert line.route("right") == (["yolo"], ["yolo"])
     assert line.cameras_at("top") == ["left"]
+    assert line.cameras_at("low") == []
     with pytest.raises(KeyError):
         line.route("nobody")
 
@@ -94,6 +95,10 @@ def test_good_file() -> None:
          "l.toml:7: cameras.right.deadline: found inf; allowed: seconds, more than 0, at most a day"),
         (edited('policy = "monitor"', "rate = nan"),
          "l.toml:7: cameras.right.rate: found nan; allowed: a number of at least 0"),
+        (edited('policy = "monitor"', "rate = inf"),
+         "l.toml:7: cameras.right.rate: found inf; allowed: a number of at least 0"),
+        (edited('policy = "monitor"', f'policy = "{"x" * 70}"'),
+         f'l.toml:7: cameras.right.policy: found "{"x" * 56}...; allowed: "inspect" or "monitor"'),
         (edited('[cameras.right]\nstation = "top"', "[cameras.right]"),
          "l.toml:5: cameras.right.station: missing; needed: a name of up to 64 characters"),
         (edited("[models.extra]", "[models.Extra]"), 'l.toml:9: models.Extra: bad name "Extra"; allowed: a name of up'),
@@ -133,6 +138,7 @@ def test_good_file() -> None:
         (edited("[cameras.left]", "[cameras.le.ft]"),
          'l.toml:3: cameras.le.ft: unknown key; allowed: station, source, rate, policy, deadline; a name that holds a '
          'dot is written in quotes: "le.ft"'),
+        (edited("[cameras.left]", "[cameras.le.ft]"), "l.toml:3: cameras.le: has no route; add [routes.le]"),
         (edited("[cameras.left]", '[cameras."le.ft"]'), 'l.toml:3: cameras."le.ft": has no route'),
         ("[stations.top\n", "l.toml:1: is not TOML: Expected ']' at the end of a table declaration"),
         (GOOD + GOOD, "l.toml:15: is not TOML: Cannot declare ('stations', 'top') twice"),
@@ -164,6 +170,8 @@ def test_problem_says_where_what_and_what_is_allowed(text: str, expected: str | 
         ('live = "tcp://*:7001"', 'endpoints.live: found "tcp://*:7001"; that is where endpoints.frontend is'),
         ('live = "ipc://x"\negress = "ipc://x"', 'endpoints.live: found "ipc://x"; that is where endpoints.egress is'),
         ("sessions = [7199, 7100]", "endpoints.sessions: found [7199, 7100]; allowed: [LOW, HIGH] within 1 to 65535"),
+        ("sessions = [7101, 7100]", "endpoints.sessions: found [7101, 7100]; allowed: [LOW, HIGH] within 1 to 65535"),
+        ('sessions = [7101, "x"]', 'endpoints.sessions: found [7101, "x"]; allowed: [LOW, HIGH], port numbers'),
         ("sessions = [0, 7100]", "endpoints.sessions: found [0, 7100]; allowed: [LOW, HIGH] within 1 to 65535"),
         ("sessions = [7100, 65536]", "endpoints.sessions: found [7100, 65536]; allowed: [LOW, HIGH] within 1 to 65535"),
         ("sessions = [7100]", "endpoints.sessions: found [7100]; allowed: [LOW, HIGH], port numbers"),
@@ -186,6 +194,8 @@ def test_bad_endpoints(endpoints: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "endpoints",
     [
+        'backend = "ipc://backend"\nsessions = [7010, 7012]',
+        "metrics = 0\nsessions = [1, 3]",
         'live = "tcp://[::1]:7104"\nsessions = [7200, 7201]',
         'live = "ipc:///run/a line/live"\ncatchup = "inproc://catchup"',
         'backend = "ipc://backend"\nsessions = [7001, 7001]\nmetrics = 7009',
@@ -197,6 +207,26 @@ def test_bad_endpoints(endpoints: str, expected: str) -> None:
 )
 def test_good_endpoints(endpoints: str) -> None:
     parse(f"{GOOD}[endpoints]\n{endpoints}\n")
+
+
+def test_sessions_of_all_workers_need_ports() -> None:
+    text = edited("[models.yolo]", "[models.yolo]\nworkers = 2\nthreads = 3") + "[endpoints]\nsessions = [7100, 7105]\n"
+    assert problems(text) == ["l.toml:18: endpoints.sessions: has 6 ports; the sessions of the models need 7"]
+    parse(text.replace("7105", "7106"))
+
+
+def test_metrics_of_the_wrong_type_are_one_problem() -> None:
+    assert problems(GOOD + "[endpoints]\nmetrics = 'x'\n") == [
+        'l.toml:16: endpoints.metrics: found "x"; allowed: a whole number from 0 to 65535'
+    ]
+
+
+def test_rules_that_only_count_are_rules() -> None:
+    assert parse(edited('ng = ["scratch"], ', "")).stations["top"].rules == Rules(required={"screw": 2})
+
+
+def test_as_many_cameras_as_the_limit() -> None:
+    assert parse(GOOD + "[limits]\ncameras = 2\n").limits.cameras == 2
 
 
 def test_all_problems_are_told_at_once_and_in_order() -> None:
