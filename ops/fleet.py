@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any, Final, Protocol
 
 from ops.process import NOT_STARTED, Process
-from ops.supervisor import Do, Spec, State, Supervisor
+from ops.supervisor import STOP_ORDER, Do, Spec, Stage, State, Supervisor
 
 #: Seconds between two looks at the processes; a wait on Windows cannot be interrupted by Ctrl-C, so it is short.
 TURN: Final = 0.05
@@ -26,11 +26,20 @@ class Voice(Protocol):
 
 
 class Fleet:
-    """The processes of a line on this machine. Everything but `interrupt` belongs to one thread."""
+    """The processes of a line on this machine. All but `interrupt` and `pids` belongs to one thread."""
 
-    def __init__(self, specs: Iterable[Spec], voice: Voice) -> None:
-        self.supervisor = Supervisor(specs)
+    def __init__(
+        self,
+        specs: Iterable[Spec],
+        voice: Voice,
+        *,
+        held: Iterable[Stage] = (),
+        first: Iterable[Stage] = STOP_ORDER,
+    ) -> None:
+        """`held`: stages that wait for `supervisor.release`; `first`: stages that the first `interrupt` ends."""
+        self.supervisor = Supervisor(specs, held)
         self._voice = voice
+        self._first = tuple(first)
         self._processes: dict[str, Process] = {}
         self._interrupts = 0
         self._heeded = 0
@@ -55,17 +64,18 @@ class Fleet:
             self._kill_all()
 
     def pids(self) -> dict[str, int]:
-        """The processes that run now."""
+        """The processes that run now; callable from any thread."""
         return {
             name: process.pid
-            for name, process in self._processes.items()
+            for name, process in dict(self._processes).items()
             if process.pid is not None and self.supervisor.children[name].state is State.RUNNING
         }
 
     def _heed(self) -> None:
         if self._heeded == 0 and self._interrupts:
-            self._voice.say("ending in order: cameras, workers, broker, recorder, join (once more: at once)")
-            self.supervisor.stop()
+            names = ", ".join(stage.name.lower() for stage in STOP_ORDER if stage in self._first)
+            self._voice.say(f"ending in order: {names} (once more: at once)")
+            self.supervisor.stop(self._first)
         elif self._heeded < 2 <= self._interrupts:
             self._voice.say("ending at once", level="warning")
             self.supervisor.hurry()
@@ -112,7 +122,7 @@ class Fleet:
 
     def _say_restart(self, name: str, code: int, delay: float | None) -> None:
         if delay is not None:
-            count = self.supervisor.children[name].restarts
+            count = self.supervisor.children[name].restarts + 1
             text = f"{name} ended ({describe(code)}): restart {count} in {delay:g} s"
             self._voice.say(text, level="warning")
         elif code == 0:

@@ -105,13 +105,15 @@ class Child:
 class Supervisor:
     """Keeps the processes of a line alive with exponential back-off, and ends them stage by stage."""
 
-    def __init__(self, specs: Iterable[Spec]) -> None:
+    def __init__(self, specs: Iterable[Spec], held: Iterable[Stage] = ()) -> None:
+        """Stages in `held` are not started before `release`."""
         ordered = sorted(specs, key=lambda spec: spec.stage)
         self.children: dict[str, Child] = {spec.name: Child(spec) for spec in ordered}
         if len(self.children) != len(ordered):
             raise ValueError("two processes have the same name")
         self._stopping: frozenset[Stage] = frozenset()
         self._hurried = False
+        self._held = frozenset(held)
 
     @property
     def done(self) -> bool:
@@ -145,8 +147,11 @@ class Supervisor:
             return None
         child.delay = FIRST_DELAY if lived >= RECOVERED or not child.delay else min(2 * child.delay, LAST_DELAY)
         child.state, child.due = State.WAITING, now + child.delay
-        child.restarts += 1
         return child.delay
+
+    def release(self) -> None:
+        """Start the stages that were held back."""
+        self._held = frozenset()
 
     def stop(self, stages: Iterable[Stage] = STOP_ORDER) -> None:
         """End these stages in order; the others are kept alive meanwhile, for what is in flight needs them."""
@@ -176,10 +181,11 @@ class Supervisor:
         return reached
 
     def _starts(self, now: float) -> list[tuple[Do, str]]:
-        reached = self._reached()
+        barred = {*self._reached(), *self._held}
         due = []
         for name, child in self.children.items():
-            if child.state is State.WAITING and child.due <= now and child.spec.stage not in reached:
+            if child.state is State.WAITING and child.due <= now and child.spec.stage not in barred:
+                child.restarts += child.code is not None
                 child.state, child.since = State.STARTING, now
                 due.append((Do.START, name))
         return due

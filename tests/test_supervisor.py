@@ -71,6 +71,7 @@ def test_a_process_that_keeps_dying_waits_longer_each_time_and_is_never_given_up
         delays.append(delay)
         assert supervisor.turn(now + delay - 0.001) == []
         now += delay
+        assert supervisor.restarts == len(delays) - 1
         assert supervisor.turn(now) == [(Do.START, "worker")]
         supervisor.started("worker", now)
     assert delays[:4] == pytest.approx([0.1, 0.2, 0.4, 0.8])
@@ -151,6 +152,19 @@ def test_the_second_request_ends_all_at_once() -> None:
         spec.name for spec in LINE
     )
     assert {what for what, _ in supervisor.turn(1.1 + PATIENCE)} == {Do.KILL}
+
+
+def test_a_stage_that_is_held_back_starts_when_it_is_released_and_not_at_all_once_it_is_stopped() -> None:
+    supervisor = Supervisor(LINE, held=[Stage.CAMERA])
+    assert (Do.START, "camera") not in supervisor.turn(0.0)
+    assert not supervisor.over(Stage.CAMERA)
+    supervisor.release()
+    assert supervisor.turn(1.0) == [(Do.START, "camera")]
+    other = Supervisor(LINE, held=[Stage.CAMERA])
+    other.turn(0.0)
+    other.stop([Stage.CAMERA])
+    assert other.turn(1.0) == []
+    assert other.over(Stage.CAMERA)
 
 
 @given(st.lists(st.tuples(st.sampled_from(LINE), st.integers(0, 1), st.floats(0, 20)), max_size=40), st.integers(0, 40))
@@ -242,7 +256,7 @@ def test_the_line_ends_in_order_and_says_its_last_words() -> None:
     fleet = Fleet([python(ORDERLY, "a", Stage.CAMERA), python(ORDERLY, "b", Stage.WORKER)], voice)
 
     def stop_when_up() -> None:
-        if [text for _, text in voice.lines].count("up") == 2:
+        if [text for _, text in voice.lines].count("up") == 2 and not fleet.interrupted:
             fleet.interrupt()
 
     fleet.run(stop_when_up)

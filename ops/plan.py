@@ -1,0 +1,101 @@
+"""Which processes a line consists of: the commands, names and ports that `gongwei up` runs. Pure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from broker.line import CameraEntry, Line, Model
+from ops.supervisor import Restart, Spec, Stage
+
+#: Log lines as JSON, so that the supervisor can read them; UTF-8 also where Windows would choose a code page.
+ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
+    {"GONGWEI_LOG": "json", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+)
+#: What a camera may need beyond its deadline to see its last frames settled, in seconds.
+FLUSH: Final = 5.0
+#: Offsets of the metrics ports from the line's first one.
+_BROKER, _JOIN, _RECORDER, _WORKERS = range(4)
+
+
+def specs(line: Line, path: Path) -> list[Spec]:
+    """Every process of the line file at `path` that runs on this machine: models with a file, cameras with a source."""
+    return [*services(line, path), *workers(line, path), *cameras(line, path)]
+
+
+def services(line: Line, path: Path) -> list[Spec]:
+    """Join, broker and recorder."""
+    return [
+        _spec("join", Stage.JOIN, ("broker", "join"), path, metrics=_port(line, _JOIN)),
+        _spec("broker", Stage.BROKER, ("broker", "start"), path, metrics=_port(line, _BROKER)),
+        _spec("recorder", Stage.RECORDER, ("broker", "recorder"), path, metrics=_port(line, _RECORDER)),
+    ]
+
+
+def workers(line: Line, path: Path) -> list[Spec]:
+    """The worker processes of every model that has a file; their metrics ports are numbered through the models."""
+    planned = []
+    number = _WORKERS
+    for name, model in line.models.items():
+        for index in range(1, model.workers + 1):
+            if model.file:
+                planned.append(_worker(name, index, model, path, _port(line, number)))
+            number += 1
+    return planned
+
+
+def cameras(line: Line, path: Path, options: Iterable[str] = ()) -> list[Spec]:
+    """The cameras that have a source here; each ends for good when its source does."""
+    return [
+        _spec(
+            f"camera/{name}", Stage.CAMERA, ("clients", "camera"), path, "--name", name, *options,
+            restart=Restart.FAILURE, grace=flush(camera),
+        )
+        for name, camera in line.cameras.items()
+        if camera.source
+    ]  # fmt: skip
+
+
+def flush(camera: CameraEntry) -> float:
+    """Seconds in which the camera's last frames have settled."""
+    return camera.deadline + FLUSH
+
+
+def sessions(line: Line) -> dict[str, int]:
+    """How many sessions of each model `specs` makes: the line is ready when the broker has them all."""
+    return {name: model.workers * model.threads for name, model in line.models.items() if model.file}
+
+
+def _worker(name: str, index: int, model: Model, path: Path, metrics: int) -> Spec:
+    options = [
+        "--model", name,
+        "--name", f"{name}-{index}",
+        "--threads", str(model.threads),
+        "--max-batch", str(model.max_batch),
+        "--max-delay", f"{model.max_delay * 1e3:g}",
+    ]  # fmt: skip
+    if metrics:
+        options += ["--metrics-port", str(metrics)]
+    return _spec(f"worker/{name}-{index}", Stage.WORKER, ("workers", "start"), path, *options, metrics=metrics)
+
+
+def _spec(
+    name: str,
+    stage: Stage,
+    command: tuple[str, str],
+    path: Path,
+    *options: str,
+    metrics: int = 0,
+    restart: Restart = Restart.ALWAYS,
+    grace: float = 10.0,
+) -> Spec:
+    package, subcommand = command
+    argv = (sys.executable, "-m", package, subcommand, "--line", str(path), *options)
+    return Spec(name=name, stage=stage, argv=argv, metrics=metrics, restart=restart, grace=grace, env=ENVIRONMENT)
+
+
+def _port(line: Line, offset: int) -> int:
+    return line.endpoints.metrics + offset if line.endpoints.metrics else 0

@@ -1,0 +1,102 @@
+"""`gongwei up`: a whole line on this machine, supervised until Ctrl-C."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from broker.line import Line
+from ops import plan, snapshot
+from ops.fleet import Fleet, signals
+from ops.scrape import Reading, fetch
+from ops.screen import Screen
+from ops.snapshot import Snapshot
+from ops.supervisor import Do, Stage
+
+#: Seconds that the cameras wait for the models' sessions.
+LONGEST_START: Final = 60.0
+
+
+def missing_models(line: Line, path: Path) -> list[str]:
+    """Model files that the line names and that are not there, in words; a restart would not make them appear."""
+    files = {name: path.parent / model.file for name, model in line.models.items() if model.file}
+    return [f"{path}: models.{name}.file: no file {file}" for name, file in files.items() if not file.is_file()]
+
+
+def run(line: Line, path: Path, *, json: bool = False, live: bool = True) -> int:
+    """Run the line file at `path` until the operator ends it. Returns the exit code: 1 if one had to be killed."""
+    specs = plan.specs(line, path)
+    screen = Screen(Console(stderr=True), [spec.name for spec in specs], lambda: read(fleet), json=json, live=live)
+    fleet = Fleet(specs, screen, held=[Stage.CAMERA])
+    turn = Turn(line, fleet, screen)
+    screen.start()
+    try:
+        with signals(fleet.interrupt):
+            fleet.run(turn)
+        screen.say(turn.summary())
+    finally:
+        screen.close()
+    return 1 if any(child.said is Do.KILL for child in fleet.supervisor.children.values()) else 0
+
+
+def read(fleet: Fleet) -> Snapshot:
+    """A look at all processes of `fleet`; callable from any thread."""
+    return snapshot.take(fleet.supervisor.children.values(), fleet.pids())
+
+
+class Turn:
+    """What `up` does between two turns of supervision: let the cameras begin, and read the last counts."""
+
+    def __init__(self, line: Line, fleet: Fleet, screen: Screen) -> None:
+        self._metrics = line.endpoints.metrics
+        self._wanted = plan.sessions(line)
+        self._fleet = fleet
+        self._screen = screen
+        self._began = time.monotonic()
+        self._released = False
+        self._last: Reading | None = None
+
+    def __call__(self) -> None:
+        if not self._released and not self._fleet.interrupted:
+            self._release()
+        settled = self._fleet.interrupted and self._fleet.supervisor.over(Stage.CAMERA)
+        if self._last is None and settled and self._metrics:
+            # Between the cameras' end and the broker's: these are the counts that stay.
+            self._last = fetch(self._metrics)
+
+    def _release(self) -> None:
+        """Frames taken before the models are there would only expire; but a camera does not wait for ever."""
+        waited = time.monotonic() - self._began
+        if is_ready(self._screen.seen[0], self._wanted):
+            self._screen.say(f"the line is ready: {sum(self._wanted.values())} sessions after {waited:.1f} s")
+        elif not self._metrics:
+            self._screen.say("endpoints.metrics is 0: whether the line is ready is not known, and it has no table")
+        elif waited < LONGEST_START:
+            return
+        else:
+            self._screen.say(f"not ready after {waited:.0f} s: the cameras begin all the same", level="warning")
+        self._released = True
+        self._fleet.supervisor.release()
+
+    def summary(self) -> str:
+        """How it ended."""
+        restarts = f"{self._fleet.supervisor.restarts} restarts"
+        if not self._last:
+            return f"the line has ended: {restarts}"
+        settled = self._last.total("gongwei_settled_total")
+        return f"the line has ended: {settled:.0f} frames settled, {unsettled(self._last)} not, {restarts}"
+
+
+def is_ready(seen: Snapshot, wanted: Mapping[str, int]) -> bool:
+    """The broker knows its join and all sessions that were started here."""
+    sessions = seen.sessions()
+    return seen.broker.total("gongwei_join_up") > 0 and all(sessions.get(name, 0) >= n for name, n in wanted.items())
+
+
+def unsettled(reading: Reading) -> int:
+    """Frames that were accepted and are open."""
+    return int(reading.total("gongwei_open_frames"))
