@@ -172,7 +172,7 @@ def _lines(text: str) -> dict[KeyPath, int]:
     at: dict[KeyPath, int] = {}
     table: KeyPath = ()
     quoted = False
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         inside, quoted = quoted, quoted ^ ((line.count('"""') + line.count("'''")) % 2 == 1)
         if inside:
             continue

@@ -146,7 +146,7 @@ class LineError(Exception):
 def load(path: Path) -> Line:
     """The line of a TOML file. Raises LineError, also when the file cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise LineError(str(path), [f"{path}: cannot be read: {error.strerror or error}"]) from None
     except UnicodeDecodeError as error:
@@ -158,7 +158,7 @@ def load(path: Path) -> Line:
 def parse(text: str, where: str = "line file") -> Line:
     """The line that `text` (TOML) describes; `where` names it in the problems of LineError."""
     try:
-        content = tomllib.loads(text)
+        content = tomllib.loads(text.removeprefix("\ufeff"))  # Windows editors write it
     except (ValueError, RecursionError) as error:  # also numbers and nesting that are too long for Python
         raise LineError(where, [_syntax_problem(where, text, str(error))]) from None
     return _build(content, where, text)
@@ -233,8 +233,9 @@ def _with_defaults(content: dict[str, Any]) -> dict[str, Any]:
 
 def _syntax_problem(where: str, text: str, error: str) -> str:
     """tomllib ends its messages with "(at line 3, column 7)" or "(at end of document)"."""
+    end = text.rstrip().count("\n") + 1
     line = re.search(r"\(at line (\d+), column", error)
-    return f"{where}:{line[1] if line else max(1, len(text.splitlines()))}: is not TOML: {error}"
+    return f"{where}:{line[1] if line else end}: is not TOML: {error}"
 
 
 def _differences(path: document.KeyPath, before: dict[str, Any], after: dict[str, Any]) -> Iterator[_Difference]:

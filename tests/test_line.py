@@ -128,6 +128,7 @@ def test_good_file() -> None:
          'l.toml:2: stations.top.part_deadline: found "1"; allowed: seconds, more than 0, at most a day'),
         (GOOD + "[recorder]\nkeep = ['okay']\n",
          'l.toml:16: recorder.keep: found "okay"; allowed: "ok" or "ng" or "incomplete" or "none"; did you mean ok?'),
+        (f"# \u2028 \x85\n{GOOD}[recordr]\n", "l.toml:16: recordr: unknown key"),
         (GOOD + "[recordr]\n", "l.toml:15: recordr: unknown key; did you mean recorder?"),
         (GOOD + "[limits]\ncameras = 1\n", "l.toml:16: limits.cameras: found 1; the line has 2 cameras"),
         (GOOD + "[limits]\nwindow = 5000\n", "l.toml:16: limits.window: found 5000; allowed: a whole number from 1"),
