@@ -1,0 +1,211 @@
+"""Reports: the machine a benchmark ran on, tables for people, a JSON file for scripts."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import msgspec
+import psutil
+import zmq
+from msgspec import Struct
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ops.bench.compare import Row, Target, format_size
+from ops.bench.soak import Record, slope
+from ops.bench.trial import Settings
+from ops.bench.worker import TARGET, CaseResult, Workload
+
+_LIBRARIES = ("pyzmq", "msgspec", "numpy", "onnxruntime")
+#: From this load on, at the start, figures are disturbed by what else runs.
+_IDLE_LOAD = 0.5
+
+
+class Machine(Struct, frozen=True, kw_only=True):
+    """Where figures come from. `load`: the mean of running processes in the minute before the start; None: unknown."""
+
+    cpu: str
+    cores: int
+    memory: int
+    system: str
+    python: str
+    libzmq: str
+    libraries: dict[str, str]
+    load: float | None
+
+    def __str__(self) -> str:
+        libraries = ", ".join(f"{name} {number}" for name, number in self.libraries.items())
+        return (
+            f"{self.cpu}, {self.cores} cores, {self.memory / 1e9:.0f} GB, {self.system}, "
+            f"Python {self.python}, libzmq {self.libzmq}, {libraries}"
+        )
+
+
+def this_machine() -> Machine:
+    """The machine that this process runs on."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return Machine(
+        cpu=_cpu_name(),
+        cores=psutil.cpu_count() or 0,
+        memory=psutil.virtual_memory().total,
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        libzmq=zmq.zmq_version(),
+        libraries={name: version(name) for name in _LIBRARIES},
+        load=load,
+    )
+
+
+def describe(settings: Settings, sizes: list[int]) -> str:
+    """The settings that all subjects share, in words."""
+    windows = ", ".join(f"{settings.window(size)} at {format_size(size)}" for size in sizes)
+    return (
+        f"{settings.seconds:g} s counted after {settings.warm_up:g} s of warm-up; {settings.cameras} senders; "
+        f"I/O threads of load, proxy, consumers: {settings.io_threads} each; linger 0; socket buffers: the system's; "
+        f"high-water marks of the baselines, unsettled frames of one camera: {windows}"
+    )
+
+
+def print_busy_warning(console: Console, machine: Machine) -> None:
+    """Say so when the machine was not idle."""
+    if machine.load is not None and machine.load > _IDLE_LOAD:
+        console.print(f"[yellow]The machine is not idle (load {machine.load:.2f}): figures will be disturbed.[/]")
+
+
+def tables(rows: list[Row], targets: list[Target]) -> list[Table]:
+    """Throughput, latency, cost and targets."""
+    return [_throughput(rows), _latency(rows), _cost(rows), _targets(targets)]
+
+
+def worker_table(results: list[CaseResult]) -> Table:
+    """frames/s of worker and bare loop, case by case."""
+    made = table(
+        "Worker beside a bare onnxruntime loop (medians)",
+        *("camera sends", "bare frames/s", "worker frames/s", "÷ bare: least", "median", "most", f"≥ {TARGET:g}"),
+    )
+    for result in results:
+        ratio = result.ratio
+        made.add_row(
+            result.case.name,
+            *(figure(median(speed.frames_per_s for speed in speeds), 1) for speeds in (result.bare, result.worker)),
+            *(figure(value, 3) for value in (ratio or (None, None, None))),
+            "reached" if ratio and ratio.median >= TARGET else "MISSED",
+        )
+    return made
+
+
+def describe_workload(workload: Workload) -> str:
+    """How the model is run, in words."""
+    return (
+        f"{Path(workload.model).name}: {workload.threads} sessions of {workload.engine_threads} threads, batches of at "
+        f"most {workload.max_batch}; {workload.frames} frames counted in each trial; "
+        "broker, join and camera run beside the worker"
+    )
+
+
+def soak_table(record: Record) -> Table:
+    """Memory and files of every process: at the end, and their growth over the second half."""
+    soak = record.soak
+    made = table(
+        f"Soak: {soak.cameras} × {soak.rate:g} frames/s of {format_size(soak.size)}, {soak.models} models, "
+        f"{soak.seconds / 60:.1f} min ({soak.transport})",
+        *("process", "MB at the end", "most MB", "MB/min, second half", "files at the end", "files/min", "cores used"),
+    )
+    for name, series in record.processes.items():
+        made.add_row(
+            name,
+            *(figure(value, 1, 1e-6) for value in (series.rss[-1], max(series.rss), record.growth(series.rss))),
+            figure(series.files[-1]),
+            figure(record.growth(series.files), 2),
+            figure(slope(record.times, series.cpu), 2),
+        )
+    bare = record.broker_without_payloads()
+    ends = (bare[-1], max(bare), record.growth(bare))
+    made.add_row("broker less in flight", *(figure(value, 1, 1e-6) for value in ends), "–", "–", "–")
+    return made
+
+
+def table(title: str, *columns: str) -> Table:
+    """A table whose first column is text and whose others are figures; readable as Markdown, too."""
+    made = Table(title=title, title_justify="left", box=box.MARKDOWN)
+    for number, column in enumerate(columns):
+        made.add_column(column, justify="right" if number else "left")
+    return made
+
+
+def write_report(file: Path, content: dict[str, Any], shown: list[Table]) -> None:
+    """Write `content` as JSON, or the tables alone where the name ends in `.md`."""
+    if file.suffix == ".md":
+        with file.open("w", encoding="utf-8") as stream:
+            console = Console(file=stream, width=200, no_color=True)
+            for part in shown:
+                console.print(part)
+        return
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
+
+
+def figure(value: float | None, digits: int = 0, scale: float = 1.0) -> str:
+    """A figure with a thousands separator; a dash for none."""
+    return "–" if value is None or math.isnan(value) else f"{value * scale:,.{digits}f}"
+
+
+def _throughput(rows: list[Row]) -> Table:
+    made = table(
+        "Throughput (medians)", "configuration", "raw msg/s", "proxy msg/s", "broker msg/s", "tasks/s", "MB/s in + out",
+        "÷ proxy: least", "median", "most",
+    )  # fmt: skip
+    for row in rows:
+        made.add_row(
+            row.name,
+            *(figure(value) for value in (row.raw_messages, row.proxy_messages, row.messages, row.tasks)),
+            figure(row.bytes_per_s, 0, 1e-6),
+            *(figure(value, 2) for value in (row.ratio or (None, None, None))),
+        )
+    return made
+
+
+def _latency(rows: list[Row]) -> Table:
+    made = table(
+        "One-way latency, paced, ms (medians)",
+        *("configuration", "broker p50", "broker p99", "p50 over raw's", "over proxy's"),
+    )
+    for row in rows:
+        figures = (row.p50, row.p99, row.added_to_raw, row.added_to_proxy)
+        made.add_row(row.name, *(figure(value, 2, 1e3) for value in figures))
+    return made
+
+
+def _cost(rows: list[Row]) -> Table:
+    processes = list(dict.fromkeys(name for row in rows for name in row.cpu))
+    columns = [f"{name} µs/task" for name in processes] + [f"{name} MB" for name in processes]
+    made = table("Processor time for a task, and resident memory at most", "configuration", *columns)
+    for row in rows:
+        cpu = [figure(row.cpu.get(name), 1, 1e6) for name in processes]
+        rss = [figure(row.rss.get(name), 0, 1e-6) for name in processes]
+        made.add_row(row.name, *cpu, *rss)
+    return made
+
+
+def _targets(targets: list[Target]) -> Table:
+    made = table("Targets (the worst row counts)", "target", "wanted", "measured", "at", "")
+    for target in targets:
+        verdict = "reached" if target.reached else "MISSED"
+        made.add_row(target.name, f"{target.wanted:,g}", figure(target.measured, 2), target.where, verdict)
+    return made
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if sys.platform == "linux" and cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
