@@ -9,6 +9,8 @@ from broker.wire import BootNote, Expectation, Outcome, SkipNote, Suspicion
 
 #: What was not acked for so long, in seconds, is sent again, unless the join is merely busy with what was sent before.
 REPEAT_AFTER: Final = 0.25
+#: For so many seconds an item that no open frame waits for (a late answer, a note) is repeated; then it is given up.
+GIVE_UP_AFTER: Final = 60.0
 
 Item = Expectation | Outcome | Suspicion | BootNote | SkipNote
 
@@ -19,6 +21,7 @@ class Unacked(NamedTuple):
     item: Item
     about: Any
     sent_at: float
+    first_at: float
 
 
 class Egress:
@@ -29,6 +32,7 @@ class Egress:
         self.items: list[Item] = []  # to be sent at the end of this turn
         self.unacked: dict[int, Unacked] = {}  # by ticket, oldest sent first
         self.repeated_total = 0
+        self.given_up_total = 0
         self._ticket = 0
         self._acked_sent_at = 0.0  # when the newest acked item had been sent
         self._jack_at = 0.0
@@ -37,9 +41,9 @@ class Egress:
         self._ticket += 1
         return self._ticket
 
-    def send(self, now: float, item: Item, about: Any = None) -> None:
-        """Send `item` (its ticket is new) and keep it until it is acked."""
-        self.unacked[item.ticket] = Unacked(item, about, now)
+    def send(self, now: float, item: Item, about: Any = None, first_at: float | None = None) -> None:
+        """Send `item` and keep it until it is acked; `first_at`: when it was sent for the first time, if before."""
+        self.unacked[item.ticket] = Unacked(item, about, now, now if first_at is None else first_at)
         if self.join_epoch is not None:
             self.items.append(item)
 
@@ -72,8 +76,12 @@ class Egress:
             if silent or entry.sent_at < self._acked_sent_at:
                 due.append(ticket)
         for ticket in due:
+            entry = self.unacked.pop(ticket)
+            if entry.about is None and now - entry.first_at > GIVE_UP_AFTER:
+                self.given_up_total += 1
+                continue
             self.repeated_total += 1
-            yield self.unacked.pop(ticket)
+            yield entry
 
     def restart(self, epoch: str) -> list[Unacked]:
         """A join came up: take out all that is unacked, oldest first."""

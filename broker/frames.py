@@ -177,6 +177,11 @@ class Frames:
         """What the ledger already had of a frame that was sent again: terminal models are not run again."""
         entry = self.egress.unacked.get(known.ticket)
         frame = entry.about if entry is not None else None
+        if isinstance(frame, Task):  # an answer that came second: what was committed first counts
+            task = frame
+            if known.statuses.get(task.model, "ok") != "ok":
+                task.frame.complete = False
+            return
         if not isinstance(frame, OpenFrame):
             return
         for model, count in known.suspects.items():
@@ -198,9 +203,11 @@ class Frames:
             frame = self.open.get(item.key)
             for model in item.models if frame is not None else ():
                 task = frame.tasks.get(model) if frame is not None else None
-                if task is not None and task.state < DONE:
+                if task is None or task.state == SETTLED:
+                    continue
+                task.frame.complete = False
+                if task.state < DONE:
                     task.expired = True
-                    task.frame.complete = False
                     self._settle_task(now, task)
 
     def joined(self, now: float, epoch: str) -> None:
@@ -220,7 +227,7 @@ class Frames:
         item = entry.item
         if isinstance(item, Expectation) and isinstance(entry.about, OpenFrame):
             item = msgspec.structs.replace(item, budget=entry.about.deadline - now)
-        self.egress.send(now, item, entry.about)
+        self.egress.send(now, item, entry.about, entry.first_at)
 
     # --- settling ----------------------------------------------------------------------------------------------------
 

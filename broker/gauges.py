@@ -26,5 +26,6 @@ def samples(router: Router) -> dict[tuple[str, ...], float]:
     values["open_bytes",] = router.frames.bytes
     values["unacked_items",] = len(router.egress.unacked)
     values["repeated_items_total",] = router.egress.repeated_total
+    values["given_up_items_total",] = router.egress.given_up_total
     values["join_up",] = router.egress.join_epoch is not None
     return values

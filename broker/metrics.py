@@ -40,6 +40,7 @@ CATALOGUE: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "boots_total": ("Boots of cameras that ended, by how.", ("camera", "state")),
     "standstills_total": ("Times that the broker itself stood still.", ()),
     "repeated_items_total": ("Items sent to the join again.", ()),
+    "given_up_items_total": ("Late answers and notes that no join took for a minute.", ()),
     "sessions": ("Registered sessions.", ("model",)),
     "queue_frames": ("Tasks that wait for a session.", ("model",)),
     "queue_oldest_age_seconds": ("How long the oldest of them has waited.", ("model",)),

@@ -34,9 +34,11 @@ def _shape_ok(frame: Frame) -> bool:
     shape = frame.shape
     if not 2 <= len(shape) <= 3 or not (0 < shape[0] <= SIDE_LIMIT and 0 < shape[1] <= SIDE_LIMIT):
         return False
-    channels = shape[2] if len(shape) == 3 else 1
-    wanted = CHANNELS.get(frame.encoding)
-    return channels == wanted if wanted else channels in (1, 3, 4) or len(shape) == 2
+    if frame.encoding == "bgr8":
+        return len(shape) == 3 and shape[2] == 3
+    if frame.encoding in CHANNELS:
+        return len(shape) == 2
+    return len(shape) == 2 or shape[2] in (1, 3, 4)
 
 
 def _raw_fault(frame: Frame, size: int) -> str:

@@ -421,7 +421,11 @@ class JoinHello(Message, frozen=True, kw_only=True):
 
 
 class Known(Struct, frozen=True, kw_only=True, gc=False):
-    """What the ledger already had about an expected frame: model -> terminal status, model -> suspect count."""
+    """What the ledger already had, where that is news to the broker: model -> terminal status, model -> suspect count.
+
+    For the ticket of an EXPECT: of a frame that was expected before. For the ticket of a RESULT: the status that was
+    committed first, when it is another one.
+    """
 
     ticket: Natural
     statuses: dict[str, Status] = field(default_factory=dict)

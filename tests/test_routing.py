@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from broker.dispatch import CRASH_LIMIT
+from broker.wire import Bye, Frame, Hello, Key, Message, Skip
+from tests.world import JPEG, World
+
+LONG = 1000.0
+
+
+def settle_all(world: World, seconds: float = 30.0) -> None:
+    """A healthy network settles everything; what is not settled then is lost."""
+    for model in world.line.models:
+        if not any(worker.model == model for worker in world.workers.values()):
+            world.start_worker(model)
+    for camera in world.cameras.values():
+        camera.hello()
+    world.ledger.hello()
+    world.calm(seconds)
+    check_settled(world)
+
+
+def check_settled(world: World) -> None:
+    ledger = world.ledger
+    for camera in world.cameras.values():
+        assert not camera.held, f"unsettled: {camera.held}"
+        for seq, complete in camera.settled.items():
+            key = Key(camera.name, camera.boot, seq)
+            statuses = [ledger.statuses[key, model][0] for model in ledger.rows[key]]
+            assert complete == all(status == "ok" for status in statuses)
+    for key, models in ledger.rows.items():
+        for model in models:
+            status, _reason = ledger.statuses[key, model]
+            assert status != "ok" or (key, model) in world.looked, "ok, but nobody looked"
+    router = world.router
+    assert not router.frames.open
+    assert router.frames.bytes == 0
+    assert not router.egress.unacked
+    for session in router.dispatcher.roster.sessions.values():
+        assert not session.in_flight
+
+
+class Line(RuleBasedStateMachine):
+    """Cameras, workers and join around the real router, on links that lose, repeat and reorder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.world.calm(0.2)
+
+    @rule(camera=st.sampled_from(["cam0", "cam1"]), budget=st.sampled_from([0.4, LONG]), count=st.integers(1, 3))
+    def shoot(self, camera: str, budget: float, count: int) -> None:
+        for _ in range(count):
+            self.world.cameras[camera].shoot(budget)
+
+    @rule(
+        seed=st.integers(0, 1 << 30),
+        lose=st.sampled_from([0.0, 0.3]),
+        repeat=st.sampled_from([0.0, 0.3]),
+        mix=st.booleans(),
+    )
+    def storm(self, seed: int, lose: float, repeat: float, mix: bool) -> None:
+        """Some messages of every link arrive: maybe twice, maybe never, maybe in another order."""
+        chance = random.Random(seed)
+
+        def some(messages: list[Message]) -> list[Message]:
+            arriving = list(messages)
+            messages.clear()
+            if mix:
+                chance.shuffle(arriving)
+            return [m for m in arriving if chance.random() >= lose for _ in range(1 + (chance.random() < repeat))]
+
+        world = self.world
+        for name, camera in world.cameras.items():
+            for message in some(camera.outgoing):
+                world.from_camera(name, message)
+        for name, worker in list(world.workers.items()):
+            for message in some(worker.outgoing):
+                world.from_worker(name, message)
+        for message in some(world.ledger.outgoing):
+            world.from_join(message)
+        world.turn()
+        for name, camera in world.cameras.items():
+            for message in some(world.to_camera[name]):
+                camera.receive(message)
+        for name, worker in world.workers.items():
+            for message in some(world.to_worker[name]):
+                worker.receive(message)
+        for message in some(world.to_join):
+            if not hasattr(message, "text"):
+                world.ledger.receive(world.now, message)
+
+    @rule(which=st.integers(0, 5))
+    def work(self, which: int) -> None:
+        workers = list(self.world.workers.values())
+        if workers:
+            worker = workers[which % len(workers)]
+            worker.take()
+            worker.run(self.world.looked)
+
+    @rule(seconds=st.sampled_from([0.01, 0.1, 0.3, 0.5]))
+    def pass_time(self, seconds: float) -> None:
+        self.world.now += seconds
+        for worker in self.world.workers.values():
+            worker.beat()
+        self.world.ledger.close_due(self.world.now, self.world.router.epoch)
+
+    @rule()
+    def ask(self) -> None:
+        for camera in self.world.cameras.values():
+            camera.hello()
+        self.world.ledger.hello()
+
+    @rule(which=st.integers(0, 5), again=st.booleans())
+    def kill_worker(self, which: int, again: bool) -> None:
+        workers = list(self.world.workers.values())
+        if workers:
+            worker = workers[which % len(workers)]
+            self.world.kill_worker(worker.name)
+            if again:
+                self.world.start_worker(worker.model)
+
+    @rule(model=st.sampled_from(["det", "seg"]))
+    def add_worker(self, model: str) -> None:
+        if len(self.world.workers) < 6:
+            self.world.start_worker(model)
+
+    @rule()
+    def kill_broker(self) -> None:
+        self.world.start_broker()
+        for worker in self.world.workers.values():
+            worker.wire.clear()
+
+    @rule()
+    def kill_join(self) -> None:
+        self.world.ledger.restart()
+        self.world.to_join.clear()
+
+    @invariant()
+    def cameras_keep_to_their_window(self) -> None:
+        for camera in self.world.cameras.values():
+            assert len(camera.held) <= 2 * self.world.line.limits.window
+
+    @invariant()
+    def workers_hold_no_more_than_they_asked_for(self) -> None:
+        for worker in self.world.workers.values():
+            assert len(worker.wire) + len(worker.jobs) <= self.world.window
+
+    def teardown(self) -> None:
+        settle_all(self.world, 60.0)
+
+
+Line.TestCase.settings = settings(
+    max_examples=300, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestLine = pytest.mark.slow(Line.TestCase)
+
+
+def test_a_frame_goes_to_every_model_and_is_settled_once() -> None:
+    world = World()
+    world.calm(0.3)
+    assert world.cameras["cam0"].shoot(LONG)
+    world.calm(1.0)
+    assert world.cameras["cam0"].settled == {0: True}
+    assert world.looked == {(Key("cam0", "b0", 0), model) for model in ("det", "seg")}
+    check_settled(world)
+
+
+def test_a_lost_session_requeues_and_the_report_says_how_many() -> None:
+    world = World(models=("det",))
+    world.calm(0.3)
+    for _ in range(2):
+        world.cameras["cam0"].shoot(LONG)
+    world.exchange()
+    world.kill_worker("w1")
+    world.start_worker("det")
+    world.calm(10.0)
+    check_settled(world)
+    assert world.router.counts["requeued_total", "det"] == 2
+    assert world.ledger.suspects == {(Key("cam0", "b0", 0), "det"): 1}
+
+
+def poison(world: World, key: Key, crashes: int, *, settle: bool = True) -> None:
+    """Workers that take this frame die, `crashes` times, and are started again by a supervisor."""
+    done = 0
+    for turn in range(4000):
+        if not settle and done == crashes == world.ledger.suspects.get((key, "det")):
+            break
+        if turn % 10 == 0:
+            for worker in world.workers.values():
+                if not worker.registered:
+                    worker.ready()
+        world.now += 0.01
+        for worker in list(world.workers.values()):
+            worker.beat()
+            worker.take()
+            if done < crashes and worker.jobs and worker.jobs[0].key == key:
+                world.kill_worker(worker.name)
+                world.start_worker(worker.model)
+                done += 1
+                continue
+            worker.run(world.looked)
+        world.exchange()
+    assert done == crashes
+
+
+def test_a_poison_frame_is_failed_after_three_crashes_and_no_other_is() -> None:
+    world = World(models=("det",))
+    world.start_worker("det")
+    world.calm(0.3)
+    for _ in range(4):
+        world.cameras["cam0"].shoot(LONG)
+        world.cameras["cam1"].shoot(LONG)
+    key = Key("cam0", "b0", 1)
+    poison(world, key, CRASH_LIMIT)
+    check_settled(world)
+    assert world.ledger.statuses[key, "det"] == ("failed", "poison")
+    others = [status for (other, _), (status, _reason) in world.ledger.statuses.items() if other != key]
+    assert others == ["ok"] * 7
+
+
+def test_suspect_counts_outlive_the_broker() -> None:
+    world = World(models=("det",))
+    world.start_worker("det")
+    world.calm(0.3)
+    world.cameras["cam0"].shoot(LONG)
+    key = Key("cam0", "b0", 0)
+    poison(world, key, CRASH_LIMIT - 1, settle=False)
+    assert world.ledger.suspects == {(key, "det"): CRASH_LIMIT - 1}
+    world.start_broker()
+    for worker in world.workers.values():  # a crash with a job of the old broker is one that the new can not know of
+        worker.wire.clear()
+        worker.jobs.clear()
+    world.ledger.hello()
+    world.cameras["cam0"].hello()
+    poison(world, key, 1)
+    check_settled(world)
+    assert world.ledger.statuses[key, "det"] == ("failed", "poison")
+
+
+def test_monitor_frames_are_latest_wins_and_every_one_is_accounted_for() -> None:
+    world = World(cameras=1, models=("det",))
+    world.line.cameras["cam0"] = type(world.line.cameras["cam0"])(station="station", policy="monitor")
+    router = world.router
+    router.from_camera(world.now, b"cam0", Hello(camera="cam0", boot="b", protocol=1, policy="monitor"))
+    world.turn()
+    for seq in range(5):
+        header = Frame(
+            key=Key("cam0", "b", seq), policy="monitor", encoding="jpeg", shape=[1, 1], len=4, age=0.0, budget=5.0
+        )
+        router.frame(world.now, b"cam0", header, JPEG, JPEG, 4)
+        world.turn()
+    assert router.counts["accepted_total", "cam0"] == 5
+    assert router.counts["tasks_total", "det", "dropped"] == 4
+    assert len(router.frames.open) == 1
+
+
+def test_one_camera_can_not_starve_another() -> None:
+    world = World(models=("det",), window=1)
+    world.calm(0.3)
+    for camera in world.cameras.values():
+        camera.credit = 50
+    for publisher in world.router.admission.publishers.values():
+        publisher.credit = 50
+    for _ in range(20):
+        world.cameras["cam0"].shoot(LONG)
+    for _ in range(4):
+        world.cameras["cam1"].shoot(LONG)
+    served: list[str] = []
+    while len(world.cameras["cam1"].settled) < 4:
+        world.now += 0.01
+        for worker in world.workers.values():
+            worker.beat()
+            worker.take()
+            served += [job.key.camera for job in worker.jobs]
+            worker.run(world.looked)
+        world.exchange()
+    assert served.count("cam0") <= 6
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"len": 5}, "length_mismatch"),
+        ({"shape": [0, 1]}, "shape_invalid"),
+        ({"encoding": "bgr8", "shape": [1, 1, 3]}, "length_mismatch"),
+        ({"encoding": "bgr8", "shape": [1, 1]}, "shape_invalid"),
+        ({"encoding": "png"}, "not_an_image"),
+        ({"policy": "monitor"}, "policy_mismatch"),
+        ({"key": Key("cam0", "other", 0)}, "unknown_boot"),
+        ({"key": Key("cam0", "b0", 10_000)}, "over_credit"),
+        ({"age": -1.0}, "header_invalid"),
+        ({"budget": float("nan")}, "header_invalid"),
+    ],
+)
+def test_a_frame_that_is_not_what_its_header_says_is_refused(change: dict[str, object], reason: str) -> None:
+    world = World(cameras=1)
+    world.calm(0.2)
+    fields: dict[str, object] = {
+        "key": Key("cam0", "b0", 0),
+        "policy": "inspect",
+        "encoding": "jpeg",
+        "shape": [1, 1, 3],
+        "len": 4,
+        "age": 0.0,
+        "budget": 5.0,
+    }
+    header = Frame(**(fields | change))  # type: ignore[arg-type]
+    world.from_camera("cam0", header)
+    world.turn()
+    assert world.router.counts["rejected_total", reason] == 1
+    assert not world.router.frames.open
+
+
+def test_a_second_live_camera_of_the_same_name_is_refused_and_a_dead_one_is_replaced() -> None:
+    world = World(cameras=1)
+    world.calm(0.2)
+    router = world.router
+    router.from_camera(world.now, b"impostor", Hello(camera="cam0", boot="b1", protocol=1))
+    assert router.counts["rejected_total", "key_conflict"] == 1
+    world.now += 2.0
+    router.from_camera(world.now, b"impostor", Hello(camera="cam0", boot="b1", protocol=1))
+    assert router.admission.publishers["cam0"].boot == "b1"
+
+
+def test_skips_and_ends_of_boots_are_recorded() -> None:
+    world = World(cameras=1)
+    world.calm(0.2)
+    world.from_camera("cam0", Skip(key=Key("cam0", "b0", 0), reason="no_credit"))
+    world.from_camera("cam0", Bye(camera="cam0", boot="b0", last_seq=0))
+    world.exchange()
+    assert world.ledger.boots == {("cam0", "b0"): "ended"}
+
+
+def test_a_drained_session_finishes_and_is_told_so() -> None:
+    world = World(models=("det",))
+    world.calm(0.3)
+    world.cameras["cam0"].shoot(LONG)
+    world.exchange()
+    world.drain_workers()
+    worker = world.workers["w1"]
+    worker.take()
+    before = worker.session
+    worker.run(world.looked)
+    for _ in range(3):
+        world.exchange()
+    assert world.cameras["cam0"].settled == {0: True}
+    assert world.router.counts["sessions_lost_total", "det", "drained"] == 1
+    assert worker.session != before
+    assert not world.ledger.suspects
