@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket as system_socket
 from collections.abc import Iterator
 from itertools import count
 from typing import Any, Final
@@ -79,6 +80,8 @@ class Doors:
         if endpoint == self._endpoints.frontend:
             socket.rcvhwm = FRONTEND_HWM
         try:
+            if _ipc_in_use(endpoint):
+                raise zmq.ZMQError(zmq.EADDRINUSE)
             socket.bind(endpoint)
         except zmq.ZMQError as error:
             raise zmq.ZMQError(
@@ -91,13 +94,11 @@ class Doors:
         return dict(self._poller.poll(math.ceil(seconds * 1000)))
 
     def close(self) -> None:
-        for monitor in list(self._monitors):
-            self._poller.unregister(monitor)
-            monitor.close(0)
+        for session in list(self._monitors.values()):
+            self.close_session(session)
         for socket in self._sockets:
             socket.close(0)
         self._sockets.clear()
-        self._monitors.clear()
         if self._context is not None and self._shared is None:
             self._context.term()
         self._context = None
@@ -152,6 +153,7 @@ class Doors:
             self._poller.unregister(monitor)
             del self._monitors[monitor]
             socket.disable_monitor()
+            monitor.close(0)  # disabling leaves it open
         session.socket = None
         self._sockets.remove(socket)
         socket.close(0)
@@ -169,3 +171,17 @@ class Doors:
             if monitor in active:
                 recv_monitor_message(monitor)
                 yield session
+
+
+def _ipc_in_use(endpoint: str) -> bool:
+    """Whether somebody listens on this ipc endpoint: libzmq would take its file away without a word."""
+    scheme, _, path = endpoint.partition("://")
+    if scheme != "ipc" or not hasattr(system_socket, "AF_UNIX"):
+        return False
+    with system_socket.socket(system_socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect("\0" + path[1:] if path.startswith("@") else path)
+        except OSError:
+            return False
+        return True
