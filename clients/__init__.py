@@ -1,0 +1,1 @@
+"""Clients of a line: cameras that publish frames, consumers that read results."""
