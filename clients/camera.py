@@ -1,0 +1,293 @@
+"""A camera that publishes frames to a broker and holds each until it is settled.
+
+with Camera("cam1", endpoint="tcp://127.0.0.1:7001") as camera:
+    key = camera.send(image)          # waits while there is no credit
+    camera.try_send(image)            # never waits: without credit the picture is reported as missed
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final
+
+import zmq
+from numpy.typing import NDArray
+
+from broker import log
+from broker.wire import PROTOCOL, Encoding, Key, Policy
+from clients.dealer import Context
+from clients.encoding import JPEG_QUALITY, Encoded, encode_image
+from clients.errors import CameraError, CameraTimeout
+from clients.held import Ended
+from clients.holder import Holder
+from clients.latest import LatestHolder
+from clients.link import Link
+from clients.stats import Stats, snapshot
+
+logger = log.get(__name__)
+
+ENDPOINT: Final = "tcp://127.0.0.1:7001"
+#: Unsettled frames that are held at most, whatever credit the broker gives.
+WINDOW: Final = 256
+#: Settled frames whose latency is kept for the quantiles of `Stats`.
+LATENCIES: Final = 4096
+#: Seconds for which another process of this name may still count as alive: it may be our own, killed and started again.
+CONFLICT_PATIENCE: Final = 3.0
+#: Longest deadline that brokers believe, in seconds.
+LONGEST_DEADLINE: Final = 86400.0
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_REFUSED: Final = {
+    "unknown_camera": "its line file has no such camera: add [cameras.{name}], or use a name that it has",
+    "policy_mismatch": "its line file gives this camera another policy than {policy!r}",
+    "key_conflict": "another process publishes under this name: stop it, or use another name",
+    "protocol": f"it does not speak protocol {PROTOCOL}: install the same release on both sides",
+    "too_many_cameras": "it serves as many cameras as its line file's limits.cameras allows",
+}
+
+Image = NDArray[Any] | bytes | bytearray | memoryview
+
+
+class Camera:
+    """Publishes the frames of one camera; a context manager. Any thread may send.
+
+    `deadline`: seconds from capture in which the answer is due. `window`: unsettled frames held at most. `quality`: of
+    JPEGs made from arrays. `context`: a ZeroMQ context to share (inproc); by default the camera has its own.
+    `on_settled(key, outcome, seconds)` is called for each frame that ends, with the seconds since its capture; outcome
+    is `complete`, `incomplete`, `rejected: <reason>` or `lost: <reason>`. It runs in the camera's own thread: it must
+    not wait, and must not send.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        endpoint: str = ENDPOINT,
+        policy: Policy = "inspect",
+        deadline: float = 5.0,
+        context: Context | None = None,
+        window: int | None = None,
+        quality: int = JPEG_QUALITY,
+        on_settled: Callable[[Key, str, float], None] | None = None,
+    ) -> None:
+        if not _NAME.fullmatch(name):
+            raise CameraError(f"camera name {name!r}: small letters, digits, '_', '.' and '-' are allowed, up to 64")
+        if not 0 < deadline <= LONGEST_DEADLINE:
+            raise CameraError(f"deadline {deadline}: it must be above 0 and at most {LONGEST_DEADLINE:.0f} seconds")
+        self.name = name
+        self.boot = secrets.token_hex(6)
+        self.endpoint = endpoint
+        self.policy: Policy = policy
+        self.deadline = deadline
+        self.quality = quality
+        self._context = context
+        self._on_settled = on_settled
+        kind = LatestHolder if policy == "monitor" else Holder
+        self._holder = kind(name, self.boot, deadline=deadline, window=window or WINDOW)
+        self._changed = threading.Condition()
+        self._latencies: deque[float] = deque(maxlen=LATENCIES)
+        self._link: Link | None = None
+        self._own_context: Context | None = None
+        self._closed = False
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def open(self) -> Camera:
+        """Start to connect; the broker need not be there yet. Raises CameraError for an endpoint that is no address."""
+        if self._link is not None or self._closed:
+            raise CameraError(f"camera {self.name!r} was opened before: make a new one")
+        context = self._context
+        if context is None:
+            context = self._own_context = zmq.Context()
+        self._link = Link(self.endpoint, context, self._holder, self._changed, self._ended)
+        try:
+            self._link.start()
+        except CameraError:
+            self._shut()
+            raise
+        return self
+
+    def close(self, timeout: float | None = None) -> None:
+        """Wait until all is settled (by default up to the deadline and a second), say BYE, and close."""
+        if self._link is None:
+            return
+        if not self.flush(self.deadline + 1.0 if timeout is None else timeout):
+            logger.warning("closed with unsettled frames", camera=self.name, unsettled=len(self._holder.held))
+        self._shut()
+
+    def _shut(self) -> None:
+        with self._changed:  # from here on no other thread gets at the link
+            link, self._link, self._closed = self._link, None, True
+            self._changed.notify_all()
+        if link is not None:
+            link.stop()
+            if self._own_context is not None:
+                self._own_context.term()
+
+    def __enter__(self) -> Camera:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- frames ------------------------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        image: Image,
+        *,
+        encoding: Encoding | None = None,
+        part: str | None = None,
+        captured_at: float | None = None,
+        timeout: float | None = None,
+    ) -> Key:
+        """Publish one image; waits while there is no credit, up to `timeout` seconds (None: for ever).
+
+        `image` is what `encode_image` takes: a uint8 array (BGR, or grey) or the bytes of a JPEG or PNG. `part` names
+        the workpiece; `captured_at` is `time.monotonic()` at the capture (default: now). A monitor frame never waits:
+        it takes the place, and the key, of one that was not sent yet. Raises ImageError, CameraTimeout, or CameraError
+        when the broker refuses this camera or the frame is too large.
+        """
+        moment = time.monotonic() if captured_at is None else captured_at
+        encoded = self._encode(image, encoding, part)
+        with self._changed:
+            if not self._changed.wait_for(self._may_go_on, timeout):
+                raise CameraTimeout(self._no_credit(timeout))
+            return self._take(encoded, part, moment)
+
+    def try_send(
+        self,
+        image: Image,
+        *,
+        encoding: Encoding | None = None,
+        part: str | None = None,
+        captured_at: float | None = None,
+    ) -> Key | None:
+        """Like `send`, for live and triggered sources: without credit the picture is skipped, said and counted.
+
+        None: it was skipped (`no_credit`); its seq is used up, so that the gap has a reason.
+        """
+        moment = time.monotonic() if captured_at is None else captured_at
+        if not self._room():
+            return None
+        encoded = self._encode(image, encoding, part)
+        with self._changed:
+            return self._take(encoded, part, moment) if self._room() else None
+
+    def skip(self, reason: str) -> Key:
+        """Report a picture that was to be taken and was not; `reason` is a word or a few."""
+        with self._changed:
+            self._check()
+            return self._skip(reason)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is unsettled; False: not within `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._holder.idle() or bool(self._failure()), timeout) and (
+                self._holder.idle()
+            )
+
+    @property
+    def stats(self) -> Stats:
+        """A consistent snapshot."""
+        with self._changed:
+            return snapshot(self._holder, self._latencies, self._link is not None)
+
+    # --- with the lock held ------------------------------------------------------------------------------------------
+
+    def _may_go_on(self) -> bool:
+        return self._holder.room() or bool(self._failure())
+
+    def _take(self, encoded: Encoded, part: str | None, captured_at: float) -> Key:
+        self._check()
+        limit = self._holder.max_frame
+        if limit and len(encoded.payload) > limit:
+            self._skip("too_large")
+            raise CameraError(
+                f"a frame of {len(encoded.payload)} bytes ({encoded.encoding}) is over the broker's limit of {limit}: "
+                "compress it, or raise limits.max_frame in the line file"
+            )
+        key = self._holder.take(encoded, part, captured_at)
+        self._wake()
+        return key
+
+    def _skip(self, reason: str) -> Key:
+        key = self._holder.skip(reason[:256])
+        self._wake()
+        return key
+
+    def _wake(self) -> None:
+        if self._link is not None:
+            self._link.wake()
+
+    def _check(self) -> None:
+        failure = self._failure()
+        if failure:
+            raise CameraError(failure)
+
+    def _failure(self) -> str:
+        """Why no frame can be sent at all, or ""."""
+        if self._link is None:
+            return f"camera {self.name!r} is " + ("closed" if self._closed else "not open: use it in a with statement")
+        if self._link.failure:
+            return self._link.failure
+        refusal = self._holder.refusal
+        if refusal is None:
+            return ""
+        if refusal.reason == "key_conflict" and time.monotonic() - refusal.since < CONFLICT_PATIENCE:
+            return ""
+        why = _REFUSED[refusal.reason].format(name=self.name, policy=self.policy)
+        return f"the broker at {self.endpoint} refuses camera {self.name!r}: {why}"
+
+    def _no_credit(self, timeout: float | None) -> str:
+        held = len(self._holder.held)
+        if not self._holder.open:
+            return f"no broker answered at {self.endpoint} within {timeout} s: is it running? {held} frames are held"
+        return f"no credit for camera {self.name!r} within {timeout} s: {held} frames are unsettled"
+
+    # --- without it --------------------------------------------------------------------------------------------------
+
+    def _room(self) -> bool:
+        """Room for a frame now; without it a skip is said."""
+        with self._changed:
+            self._check()
+            if self._holder.room():
+                return True
+            self._skip("no_credit")
+            return False
+
+    def _encode(self, image: Image, encoding: Encoding | None, part: str | None) -> Encoded:
+        if part is not None and not 1 <= len(part) <= 256:
+            raise CameraError(f"a part's name of {len(part)} characters: 1 to 256 are allowed")
+        return encode_image(image, encoding, self.quality)
+
+    def _ended(self, ended: list[Ended]) -> None:
+        """In the link's thread: note the latencies, tell the user."""
+        with self._changed:
+            self._latencies.extend(end.seconds for end in ended if end.outcome in ("complete", "incomplete"))
+        for end in ended:
+            if end.outcome == "rejected":
+                self._log_rejected(end)
+            if self._on_settled is not None:
+                outcome = f"{end.outcome}: {end.reason}" if end.reason else end.outcome
+                self._call(self._on_settled, end.key, outcome, end.seconds)
+
+    def _log_rejected(self, end: Ended) -> None:
+        """Log the first rejects for a reason, then ever fewer of them: they come at the rate of the camera."""
+        count = self._holder.rejected[end.reason]
+        if count & (count - 1) == 0:
+            logger.warning("frame rejected", key=str(end.key), reason=end.reason, so_far=count)
+
+    def _call(self, callback: Callable[[Key, str, float], None], key: Key, outcome: str, seconds: float) -> None:
+        try:
+            callback(key, outcome, seconds)
+        except Exception:  # the user's code: its fault must not end the thread that everything else needs
+            logger.exception("on_settled has failed", camera=self.name, key=str(key))

@@ -1,0 +1,133 @@
+"""A camera's DEALER socket and the monitor that tells when its connection breaks. One thread uses all of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Final
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from broker.wire import COPY_THRESHOLD, encode
+from clients.held import Outgoing
+
+#: Messages taken in one turn at most.
+BURST: Final = 256
+#: Seconds that BYE may take to leave after the socket is closed.
+LINGER: Final = 1.0
+#: Messages that may wait in the socket besides the frames held: beats and skips.
+SPARE: Final = 256
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+class Dealer:
+    """Connects to `endpoint`, again and again. `frames`: how many frames may wait in the socket at most."""
+
+    _socket: zmq.Socket[bytes]
+    _monitor: zmq.Socket[bytes] | None
+
+    def __init__(self, endpoint: str, context: Context, frames: int) -> None:
+        self.endpoint = endpoint
+        self._context = context
+        self._frames = frames
+        self._poller = zmq.Poller()
+        self.blocked = False  # the last send found no connection, or a full socket
+
+    def connect(self, wake: Any) -> None:
+        """Open the socket; `poll` will watch the file descriptor of `wake` too. Raises zmq.ZMQError."""
+        self._poller.register(wake, zmq.POLLIN)
+        self._open()
+
+    def _open(self) -> None:
+        self._socket = self._context.socket(zmq.DEALER)
+        self._monitor = None
+        try:
+            self._configure(self._socket)
+            # inproc has no connection events and never reconnects: see `revive`.
+            if not self.endpoint.startswith("inproc:"):
+                self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            self._socket.connect(self.endpoint)
+        except zmq.ZMQError:
+            self.close(0.0)
+            raise
+        self._poller.register(self._socket, zmq.POLLIN)
+        if self._monitor is not None:
+            self._poller.register(self._monitor, zmq.POLLIN)
+        self.blocked = False
+
+    def _configure(self, socket: zmq.Socket[bytes]) -> None:
+        socket.linger = 0
+        socket.sndhwm = self._frames + SPARE
+        # Without a connection a send fails: what is queued there would arrive later, with the age that it had here.
+        socket.immediate = 1
+        socket.reconnect_ivl = 30
+        socket.reconnect_ivl_max = 500
+        socket.handshake_ivl = 2000
+        socket.heartbeat_ivl = 1000
+        socket.heartbeat_timeout = 3000
+
+    def poll(self, seconds: float) -> None:
+        """Wait for anything to do, at most so long."""
+        self._poller.poll(math.ceil(seconds * 1000))
+
+    def receive(self) -> Iterator[list[bytes]]:
+        """The messages that are here, a burst at most."""
+        for _ in range(BURST):
+            try:
+                yield self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+
+    def send(self, outgoing: Outgoing) -> bool:
+        """Send, without a copy of large payloads. False: not now; `poll` returns when it is worth another try."""
+        message, payload = outgoing
+        kind, header = encode(message)
+        try:
+            self._socket.send(kind, zmq.NOBLOCK | zmq.SNDMORE)
+        except zmq.Again:
+            self._watch_output(True)
+            return False
+        if payload is None:
+            self._socket.send(header, zmq.NOBLOCK)
+        else:
+            self._socket.send(header, zmq.NOBLOCK | zmq.SNDMORE)
+            self._socket.send(payload, zmq.NOBLOCK, copy=len(payload) < COPY_THRESHOLD)
+        self._watch_output(False)
+        return True
+
+    def _watch_output(self, blocked: bool) -> None:
+        if blocked != self.blocked:
+            self.blocked = blocked
+            self._poller.modify(self._socket, zmq.POLLIN | zmq.POLLOUT if blocked else zmq.POLLIN)
+
+    def disconnected(self) -> bool:
+        """Whether the connection broke since the last call."""
+        if self._monitor is None:
+            return False
+        broke = False
+        for _ in range(BURST):
+            try:
+                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                break
+            broke = broke or event["event"] == zmq.EVENT_DISCONNECTED
+        return broke
+
+    def revive(self) -> bool:
+        """After a failed send over inproc, whose broken connections stay broken: take a new socket. True: done."""
+        if not self.blocked or self._monitor is not None:
+            return False
+        self._poller.unregister(self._socket)
+        self.close(0.0)
+        self._open()
+        return True
+
+    def close(self, linger: float = LINGER) -> None:
+        if self._monitor is not None:
+            with suppress(zmq.ContextTerminated):  # then closing is all that is left to do
+                self._socket.disable_monitor()
+            self._monitor.close(0)
+        self._socket.close(round(linger * 1000))
