@@ -14,7 +14,7 @@ import zmq
 
 from broker import line as line_file
 from broker import log, parent, wire
-from broker.line import Line, LineError
+from broker.line import Endpoints, Ledger, Line, LineError, Recorder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 logger = log.get(__name__)
@@ -46,6 +46,10 @@ def _line(path: Path | None, cameras: list[str] | None, models: list[str] | None
         return line_file.from_flags(cameras=cameras, models=models, deadline=deadline, **given)
     except LineError as error:
         raise _usage(str(error)) from None
+
+
+def _optional_line(path: Path | None) -> Line | None:
+    return None if path is None else _line(path, None, None, 5.0)
 
 
 def _beside(path: Path | None, relative: str) -> Path:
@@ -110,6 +114,77 @@ def start(
     port = described.endpoints.metrics if metrics_port is None else metrics_port
     with _ending(server.stop), metrics.served(port, lambda: gauges.samples(server.router)):
         _serve("broker", server.run)
+
+
+@app.command()
+def join(
+    line: LineOption = None,
+    egress: Annotated[str, typer.Option(help="The broker's endpoint for the join.")] = "",
+    live: Annotated[str, typer.Option(help="Endpoint of the live stream of results.")] = "",
+    catchup: Annotated[str, typer.Option(help="Endpoint for consumers that were away.")] = "",
+    ledger: Annotated[Path | None, typer.Option(help="The ledger's SQLite file; default: the line file's.")] = None,
+    metrics_port: MetricsPort = None,
+    json_log: JsonLog = False,
+    log_level: LevelOption = "info",
+) -> None:
+    """Join the answers of all models to one result per frame, keep the ledger, publish.
+
+    Examples:
+
+      broker join --line line.toml
+
+      broker join --ledger ledger.sqlite --egress tcp://127.0.0.1:7003
+    """
+    from broker import metrics
+    from broker.join_server import JoinServer
+
+    log.configure(json=json_log, level=log_level, process="join")
+    described = _optional_line(line)
+    ends = described.endpoints if described is not None else Endpoints()
+    path = (described.ledger if described is not None else Ledger()).path
+    server = JoinServer(
+        egress=egress or ends.egress,
+        live=live or ends.live,
+        catchup=catchup or ends.catchup,
+        ledger=ledger or _beside(line, path),
+        line=described,
+    )
+    port = ends.metrics + 1 if metrics_port is None and ends.metrics else metrics_port or 0
+    with _ending(server.stop), metrics.served(port, server.samples):
+        _serve("join", server.run)
+
+
+@app.command()
+def recorder(
+    line: LineOption = None,
+    folder: Annotated[Path | None, typer.Option(help="Where pictures are kept; default: the line file's.")] = None,
+    metrics_port: MetricsPort = None,
+    json_log: JsonLog = False,
+    log_level: LevelOption = "info",
+) -> None:
+    """Keep a bounded copy of the frames by verdict and serve pictures by frame key.
+
+    Example:  broker recorder --line line.toml
+    """
+    from broker import metrics
+    from broker.recorder_server import RecorderServer
+
+    log.configure(json=json_log, level=log_level, process="recorder")
+    described = _optional_line(line)
+    ends = described.endpoints if described is not None else Endpoints()
+    keeping = described.recorder if described is not None else Recorder()
+    server = RecorderServer(
+        copies=ends.copies,
+        live=ends.live,
+        pictures=ends.pictures,
+        folder=folder or _beside(line, keeping.folder),
+        memory=keeping.memory,
+        disk=keeping.disk,
+        keep=list(keeping.keep),
+    )
+    port = ends.metrics + 2 if metrics_port is None and ends.metrics else metrics_port or 0
+    with _ending(server.stop), metrics.served(port, server.samples):
+        _serve("recorder", server.run)
 
 
 @app.command()

@@ -174,16 +174,16 @@ class Frames:
         return waited
 
     def _learn(self, now: float, known: Known) -> None:
-        """What the ledger already had of a frame that was sent again: terminal models are not run again."""
+        """What the ledger already had: of a frame that was sent again, terminal models are not run again."""
         entry = self.egress.unacked.get(known.ticket)
-        frame = entry.about if entry is not None else None
-        if isinstance(frame, Task):  # an answer that came second: what was committed first counts
-            task = frame
-            if known.statuses.get(task.model, "ok") != "ok":
-                task.frame.complete = False
-            return
-        if not isinstance(frame, OpenFrame):
-            return
+        about = entry.about if entry is not None else None
+        if isinstance(about, Task):  # its answer came second: what was committed first counts
+            if known.statuses.get(about.model, "ok") != "ok":
+                about.frame.complete = False
+        elif isinstance(about, OpenFrame):
+            self._learn_frame(now, about, known)
+
+    def _learn_frame(self, now: float, frame: OpenFrame, known: Known) -> None:
         for model, count in known.suspects.items():
             if model in frame.tasks:
                 frame.tasks[model].crashes = max(frame.tasks[model].crashes, count)

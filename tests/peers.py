@@ -82,7 +82,8 @@ def make_line(endpoint: Callable[[str], str], **settings: Any) -> Line:
     """A line with cam1 (inspect), cam2 (monitor) and the model det, on endpoints of one transport."""
     names = ("frontend", "backend", "egress", "live", "catchup", "copies", "pictures", "control")
     line = line_file.from_flags(cameras=["cam1", "cam2:monitor"], models=["det"], deadline=5.0)
-    endpoints = Endpoints(**{name: endpoint(name) for name in names}, sessions=settings.pop("sessions", (20000, 29999)))
+    sessions = settings.pop("sessions", (20000, 29999))
+    endpoints = msgspec.structs.replace(Endpoints(), **{name: endpoint(name) for name in names}, sessions=sessions)
     return msgspec.structs.replace(line, endpoints=endpoints, **settings)
 
 
@@ -130,7 +131,8 @@ def frame(seq: int = 0, *, boot: str = "b1", camera: str = "cam1", **fields: Any
 
 
 def hello(boot: str = "b1", camera: str = "cam1", **fields: Any) -> wire.Hello:
-    return wire.Hello(**({"camera": camera, "boot": boot, "protocol": wire.PROTOCOL} | fields))
+    known: dict[str, Any] = {"camera": camera, "boot": boot, "protocol": wire.PROTOCOL}
+    return wire.Hello(**(known | fields))
 
 
 def ready(session: str = "s1", *, worker: str = "w1", **fields: Any) -> wire.Ready:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgpack
 import pytest
@@ -164,7 +165,7 @@ def bad(camera: Peer, *segments: bytes) -> wire.Reject:
 def test_bad_bytes_are_refused_with_a_reason_counted_and_stop_nothing(server: BrokerServer, camera: Peer) -> None:
     frame_type = wire.Frame.TYPE
     good = wire.encode(frame())[1]
-    cases = {
+    cases: dict[str, list[tuple[bytes, ...]]] = {
         "segments": [(b"x",), (b"",), (frame_type, good, JPEG, b"more")],
         "unknown_type": [
             (b"\xee", b"\x80"),
@@ -212,7 +213,7 @@ def test_a_hello_that_does_not_fit_is_refused(
     ],
 )
 def test_a_payload_that_is_not_what_the_header_says_is_refused(
-    fields: dict[str, object], payload: bytes, reason: str, server: BrokerServer, camera: Peer
+    fields: dict[str, Any], payload: bytes, reason: str, server: BrokerServer, camera: Peer
 ) -> None:
     camera.send(hello())
     camera.expect(wire.Welcome)

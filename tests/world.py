@@ -24,6 +24,7 @@ from broker.wire import (
     Drain,
     Endpoint,
     Expect,
+    Expectation,
     Frame,
     Hello,
     Jack,
@@ -33,6 +34,7 @@ from broker.wire import (
     Known,
     Message,
     Note,
+    Outcome,
     Ready,
     Reject,
     Result,
@@ -40,6 +42,7 @@ from broker.wire import (
     Settled,
     Status,
     Suspect,
+    Suspicion,
     Void,
     Welcome,
 )
@@ -189,7 +192,6 @@ class ModelLedger:
     rows: dict[Key, list[str]] = field(default_factory=dict)
     deadlines: dict[Key, float] = field(default_factory=dict)
     statuses: dict[tuple[Key, str], tuple[Status, str]] = field(default_factory=dict)
-    late: dict[tuple[Key, str], int] = field(default_factory=dict)
     suspects: dict[tuple[Key, str], int] = field(default_factory=dict)
     boots: dict[tuple[str, str], str] = field(default_factory=dict)
     outgoing: list[Message] = field(default_factory=list)
@@ -204,40 +206,43 @@ class ModelLedger:
         self.hello()
 
     def receive(self, now: float, message: Any) -> None:
-        tickets = []
-        known = []
-        if isinstance(message, Expect):
-            for item in message.items:
-                self.rows.setdefault(item.key, list(item.models))
-                self.deadlines[item.key] = now + item.budget + 0.05
-                done = {m: self.statuses[item.key, m][0] for m in item.models if (item.key, m) in self.statuses}
-                crashes = {m: n for (key, m), n in self.suspects.items() if key == item.key}
-                if done or crashes:
-                    known.append(Known(ticket=item.ticket, statuses=done, suspects=crashes))
-                tickets.append(item.ticket)
-        elif isinstance(message, Result):
-            for item in message.items:
-                if item.key not in self.rows:
-                    continue  # its expectation was lost; both come again, so it is not acked
-                if (item.key, item.model) in self.statuses:
-                    self.late[item.key, item.model] = item.tries
-                    first = self.statuses[item.key, item.model][0]
-                    if first != item.status:
-                        known.append(Known(ticket=item.ticket, statuses={item.model: first}))
-                else:
-                    self.statuses[item.key, item.model] = (item.status, item.reason)
-                tickets.append(item.ticket)
-        elif isinstance(message, Suspect):
-            for item in message.items:
-                self.suspects[item.key, item.model] = max(item.count, self.suspects.get((item.key, item.model), 0))
-                tickets.append(item.ticket)
-        elif isinstance(message, Note):
-            for boot in message.boots:
-                self.boots[boot.camera, boot.boot] = boot.state
-            tickets = [item.ticket for item in (*message.boots, *message.skips)]
-        else:
-            raise AssertionError(message)
-        self.outgoing.append(Jack(epoch=message.epoch, tickets=tickets, known=known))
+        self._known: list[Known] = []
+        match message:
+            case Expect():
+                tickets = [self._expect(now, item) for item in message.items]
+            case Result():
+                tickets = [item.ticket for item in message.items if self._result(item)]
+            case Suspect():
+                tickets = [self._suspect(item) for item in message.items]
+            case Note():
+                for boot in message.boots:
+                    self.boots[boot.camera, boot.boot] = boot.state
+                tickets = [boot.ticket for boot in message.boots] + [skip.ticket for skip in message.skips]
+            case _:
+                raise AssertionError(message)
+        self.outgoing.append(Jack(epoch=message.epoch, tickets=tickets, known=self._known))
+
+    def _expect(self, now: float, item: Expectation) -> int:
+        self.rows.setdefault(item.key, list(item.models))
+        self.deadlines[item.key] = now + item.budget + 0.05
+        done = {m: self.statuses[item.key, m][0] for m in item.models if (item.key, m) in self.statuses}
+        crashes = {m: n for (key, m), n in self.suspects.items() if key == item.key}
+        if done or crashes:
+            self._known.append(Known(ticket=item.ticket, statuses=done, suspects=crashes))
+        return item.ticket
+
+    def _result(self, item: Outcome) -> bool:
+        """Whether it is committed; where the expectation was lost both come again, so it is not acked."""
+        if item.key not in self.rows:
+            return False
+        first = self.statuses.setdefault((item.key, item.model), (item.status, item.reason))[0]
+        if first != item.status:
+            self._known.append(Known(ticket=item.ticket, statuses={item.model: first}))
+        return True
+
+    def _suspect(self, item: Suspicion) -> int:
+        self.suspects[item.key, item.model] = max(item.count, self.suspects.get((item.key, item.model), 0))
+        return item.ticket
 
     def close_due(self, now: float, epoch: str) -> None:
         """The join's own clock: at its deadline a frame is closed whether the broker speaks or not."""
