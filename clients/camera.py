@@ -182,6 +182,14 @@ class Camera:
         with self._changed:
             return self._take(encoded, part, moment) if self._room() else None
 
+    def wait_for_credit(self, timeout: float | None = None) -> bool:
+        """Wait until a frame may be sent; False: not within `timeout` seconds. For sources that can wait: what is taken
+        only then is young when it leaves. Raises CameraError when the broker refuses this camera."""
+        with self._changed:
+            self._changed.wait_for(self._may_go_on, timeout)
+            self._check()
+            return self._holder.room()
+
     def skip(self, reason: str) -> Key:
         """Report a picture that was to be taken and was not; `reason` is a word or a few."""
         with self._changed:
