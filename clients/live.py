@@ -60,11 +60,11 @@ class LiveCapture(Source):
                 with self._changed:
                     self._changed.wait_for(lambda: self._newest is not None or self._closed.is_set())
                     shot, self._newest = self._newest, None
-                if self._failure is not None:
-                    raise SourceError(f"{self.name}: {self._failure}") from self._failure
                 if shot is None:
-                    return
+                    break
                 yield shot
+            if self._failure is not None:
+                raise SourceError(f"{self.name}: {self._failure}") from self._failure
         finally:
             self.close()
             reader.join(2 * STREAM_TIMEOUT)
