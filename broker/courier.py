@@ -58,8 +58,8 @@ class Courier:
     def deliver(self, text: str, digest: str) -> None:
         """Empty the outbox and the egress."""
         router, outbox = self.router, self.router.outbox
-        for frame in outbox.copies:
-            self._copy(frame)
+        if outbox.copies:
+            self._copy_all(outbox.copies)
         self._send_jobs(outbox.jobs)
         for identity, message in outbox.to_workers:
             self.send(self.doors.backend, identity, message)
@@ -128,19 +128,25 @@ class Courier:
         socket.send(payload, copy=frame.size < COPY_THRESHOLD)
         return True
 
-    def _copy(self, frame: OpenFrame) -> None:
-        """A copy for the recorder, if it takes one right now."""
+    def _copy_all(self, frames: list[OpenFrame]) -> None:
+        """Copies for the recorder, as many as it takes right now; without a recorder that is asked once a turn."""
+        takes = self.doors.copies.getsockopt(zmq.EVENTS) & zmq.POLLOUT
+        for frame in frames:
+            if not takes or not self._copy(frame):
+                self.router.counts["copies_dropped_total", frame.key.camera] += 1
+
+    def _copy(self, frame: OpenFrame) -> bool:
         if frame.payload is None:
-            return
+            return False
         header = frame.header
         copy = Copy(key=frame.key, encoding=header.encoding, shape=header.shape, stride=header.stride)
         try:
             self.doors.copies.send(Copy.TYPE, _MORE)
         except zmq.Again:
-            self.router.counts["copies_dropped_total", frame.key.camera] += 1
-            return
+            return False
         self.doors.copies.send(_ENCODE(copy), zmq.SNDMORE)
         self.doors.copies.send(frame.payload, copy=frame.size < COPY_THRESHOLD)
+        return True
 
     # --- cameras -----------------------------------------------------------------------------------------------------
 
