@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 import zmq
+import zmq.backend
 
 from broker.doors import Doors
 from broker.egress import Item
@@ -41,6 +42,8 @@ BATCH_ITEMS: Final = 512
 BATCH_BYTES: Final = 1 << 20
 
 _MORE: Final = zmq.NOBLOCK | zmq.SNDMORE
+#: The socket's own `send` without the convenience around it: half the time for small segments.
+_send: Final = zmq.backend.Socket.send
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 
 Socket = zmq.Socket[bytes]
@@ -78,15 +81,15 @@ class Courier:
         """One message to one peer; False, and counted, when it is gone or its queue is full."""
         kind, header = encode(message)
         try:
-            socket.send(identity, _MORE)
+            _send(socket, identity, _MORE)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
             reason = "unreachable" if error.errno == zmq.EHOSTUNREACH else "full"
             self.router.counts["undelivered_total", type(message).__name__, reason] += 1
             return False
-        socket.send(kind, zmq.SNDMORE)
-        socket.send(header)
+        _send(socket, kind, zmq.SNDMORE)
+        _send(socket, header)
         return True
 
     # --- jobs --------------------------------------------------------------------------------------------------------
@@ -120,17 +123,17 @@ class Courier:
             stride=header.stride,
         )
         try:
-            socket.send(Job.TYPE, _MORE)
+            _send(socket, Job.TYPE, _MORE)
         except zmq.Again:
             return False
-        socket.send(_ENCODE(job), zmq.SNDMORE)
-        payload: Any = frame.payload or b""
-        socket.send(payload, copy=frame.size < COPY_THRESHOLD)
+        _send(socket, _ENCODE(job), zmq.SNDMORE)
+        payload: Any = b"" if frame.payload is None else frame.payload
+        _send(socket, payload, 0, frame.size < COPY_THRESHOLD)
         return True
 
     def _copy_all(self, frames: list[OpenFrame]) -> None:
         """Copies for the recorder, as many as it takes right now; without a recorder that is asked once a turn."""
-        takes = self.doors.copies.getsockopt(zmq.EVENTS) & zmq.POLLOUT
+        takes = int(self.doors.copies.getsockopt(zmq.EVENTS)) & zmq.POLLOUT
         for frame in frames:
             if not takes or not self._copy(frame):
                 self.router.counts["copies_dropped_total", frame.key.camera] += 1
@@ -141,11 +144,11 @@ class Courier:
         header = frame.header
         copy = Copy(key=frame.key, encoding=header.encoding, shape=header.shape, stride=header.stride)
         try:
-            self.doors.copies.send(Copy.TYPE, _MORE)
+            _send(self.doors.copies, Copy.TYPE, _MORE)
         except zmq.Again:
             return False
-        self.doors.copies.send(_ENCODE(copy), zmq.SNDMORE)
-        self.doors.copies.send(frame.payload, copy=frame.size < COPY_THRESHOLD)
+        _send(self.doors.copies, _ENCODE(copy), zmq.SNDMORE)
+        _send(self.doors.copies, frame.payload, 0, frame.size < COPY_THRESHOLD)
         return True
 
     # --- cameras -----------------------------------------------------------------------------------------------------
