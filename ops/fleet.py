@@ -73,7 +73,8 @@ class Fleet:
 
     def _heed(self) -> None:
         if self._heeded == 0 and self._interrupts:
-            names = ", ".join(stage.name.lower() for stage in STOP_ORDER if stage in self._first)
+            alive = {child.spec.stage for child in self.supervisor.children.values() if not child.over}
+            names = ", ".join(stage.name.lower() for stage in STOP_ORDER if stage in self._first and stage in alive)
             self._voice.say(f"ending in order: {names} (once more: at once)")
             self.supervisor.stop(self._first)
         elif self._heeded < 2 <= self._interrupts:

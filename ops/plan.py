@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -47,16 +48,22 @@ def workers(line: Line, path: Path) -> list[Spec]:
     return planned
 
 
-def cameras(line: Line, path: Path, options: Iterable[str] = ()) -> list[Spec]:
-    """The cameras that have a source here; each ends for good when its source does."""
+def cameras(line: Line, path: Path, options: Callable[[str], Iterable[str]] = lambda name: ()) -> list[Spec]:
+    """The cameras that have a source here; each is over when its source is. `options`: more of them, by name."""
     return [
         _spec(
-            f"camera/{name}", Stage.CAMERA, ("clients", "camera"), path, "--name", name, *options,
+            f"camera/{name}", Stage.CAMERA, ("clients", "camera"), path, "--name", name, *options(name),
             restart=Restart.FAILURE, grace=flush(camera),
         )
         for name, camera in line.cameras.items()
         if camera.source
     ]  # fmt: skip
+
+
+def consumer(path: Path, received: Path, pictures: Path) -> Spec:
+    """A consumer that writes each message as a line of JSON to `received`, and annotated pictures into `pictures`."""
+    spec = _spec("consumer", Stage.CONSUMER, ("clients", "watch"), path, "--json", "--save", str(pictures))
+    return dataclasses.replace(spec, output=received)
 
 
 def flush(camera: CameraEntry) -> float:

@@ -39,14 +39,13 @@ class Reading:
                 sums[key] = sums.get(key, 0.0) + value
         return sums
 
-    def buckets(self, name: str, **labels: str) -> dict[float, float]:
-        """Upper bound -> cumulative count of histogram `name`, summed over all that have these labels."""
+    def buckets(self, name: str, edge: str = "le", **labels: str) -> dict[float, float]:
+        """Upper bound, from label `edge`, -> cumulative count of the samples of `name` that have these labels."""
         wanted = set(labels.items())
         sums: dict[float, float] = {}
         for (sample, own), value in self._samples.items():
-            if sample == f"{name}_bucket" and wanted <= own:
-                bound = float(dict(own)["le"])
-                sums[bound] = sums.get(bound, 0.0) + value
+            if sample == name and wanted <= own and (bound := dict(own).get(edge)) is not None:
+                sums[float(bound)] = sums.get(float(bound), 0.0) + value
         return sums
 
 

@@ -35,17 +35,26 @@ SELF: Final = "gongwei"
 class Screen:
     """A `Voice` that draws: coloured lines, or JSON lines; with a table below them on a terminal.
 
-    `read`: makes a snapshot of the line; it is called by the screen's thread, once a second.
+    `quiet`: of the children's logs only warnings, worse, and what is no log line at all. `read`: makes a snapshot of
+    the line; it is called by the screen's thread, once a second.
     """
 
     def __init__(
-        self, console: Console, names: list[str], read: Callable[[], Snapshot], *, json: bool = False, live: bool = True
+        self,
+        console: Console,
+        names: list[str],
+        read: Callable[[], Snapshot],
+        *,
+        json: bool = False,
+        live: bool = True,
+        quiet: bool = False,
     ) -> None:
         self._console = console
         self._colours = {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(names)}
         self._width = max((len(name) for name in [SELF, *names]), default=0)
         self._read = read
         self._json = json
+        self._quiet = quiet
         self._live = live and not json
         self._lines: queue.Queue[LogLine] = queue.Queue(QUEUE)
         self._dropped = 0
@@ -56,7 +65,9 @@ class Screen:
 
     def line(self, name: str, text: str) -> None:
         """A line of a child's log; callable from any thread."""
-        self._put(logline.read(name, text))
+        line = logline.read(name, text)
+        if not (self._quiet and line.level in ("debug", "info")):
+            self._put(line)
 
     def say(self, text: str, *, level: str = "info") -> None:
         """What the supervisor has to say; callable from any thread."""

@@ -14,14 +14,16 @@ from ops.snapshot import ChildState, Snapshot
 from ops.supervisor import State
 
 #: Histograms: from acceptance to publication of a frame (join), and of a frame's time in each stage of a worker.
-FRAME_SECONDS: Final = "gongwei_frame_seconds"
-STAGE_SECONDS: Final = "gongwei_worker_stage_seconds"
+JOINED_WITHIN: Final = "gongwei_joined_within_total"
+STAGE_SECONDS: Final = "gongwei_worker_stage_seconds_bucket"
 _STATES: Final = {State.RUNNING: "green", State.WAITING: "yellow", State.STARTING: "yellow", State.ENDED: "dim"}
 
 
 def draw(new: Snapshot, old: Snapshot) -> RenderableType:
     """Cameras, models and processes, one table each."""
-    return Group(Text(), _cameras(new, old), Text(), _models(new, old), Text(), _processes(new))
+    p50, p99 = _latency(_joined(new), _joined(old))
+    latency = Text(f"accepted to published: p50 {p50} ms, p99 {p99} ms", style="dim")
+    return Group(Text(), _cameras(new, old), latency, Text(), _models(new, old), Text(), _processes(new))
 
 
 def plain(new: Snapshot, old: Snapshot) -> str:
@@ -52,7 +54,6 @@ def _cameras(new: Snapshot, old: Snapshot) -> Table:
             f"{new.join.total('gongwei_joined_total', camera=camera, outcome='complete'):.0f}",
             _bad(new.join.total("gongwei_joined_total", camera=camera, outcome="incomplete")),
             _bad(new.broker.total("gongwei_skipped_total", camera=camera)),
-            *_latency(new.join.buckets(FRAME_SECONDS, camera=camera), old.join.buckets(FRAME_SECONDS, camera=camera)),
         )
     return table
 
@@ -125,6 +126,10 @@ def _bad(count: float) -> Text:
 
 def _inference(snapshot: Snapshot, model: str) -> dict[float, float]:
     return snapshot.workers.buckets(STAGE_SECONDS, model=model, stage="inference")
+
+
+def _joined(snapshot: Snapshot) -> dict[float, float]:
+    return snapshot.join.buckets(JOINED_WITHIN, edge="seconds")
 
 
 def _rate(new: Snapshot, old: Snapshot, name: str) -> float:

@@ -28,6 +28,10 @@ gongwei_accepted_total{camera="cam2"} 30.0
 gongwei_sessions{model="yolo"} 2.0
 # TYPE gongwei_open_frames gauge
 gongwei_open_frames{camera="cam1"} 3.0
+# TYPE gongwei_joined_within_total counter
+gongwei_joined_within_total{seconds="0.05"} 0.0
+gongwei_joined_within_total{seconds="0.1"} 100.0
+gongwei_joined_within_total{seconds="+Inf"} 100.0
 # TYPE gongwei_tasks_total counter
 gongwei_tasks_total{model="yolo",status="ok"} 140.0
 gongwei_tasks_total{model="yolo",status="failed"} 7.0
@@ -84,7 +88,7 @@ def test_a_counter_that_fell_began_again() -> None:
 
 
 def test_quantiles_lie_inside_their_bucket() -> None:
-    buckets = scrape.parse(EXPOSITION).buckets("gongwei_worker_stage_seconds", model="yolo")
+    buckets = scrape.parse(EXPOSITION).buckets("gongwei_worker_stage_seconds_bucket", model="yolo")
     assert scrape.quantile(0.5, buckets) == pytest.approx(0.1)
     assert scrape.quantile(0.75, buckets) == pytest.approx(0.15)
     assert math.isnan(scrape.quantile(0.5, {}))
@@ -116,7 +120,7 @@ def snapshot(at: float, text: str) -> Snapshot:
     child = ChildState(
         name="worker/yolo-1", stage=Stage.WORKER, state=State.WAITING, pid=None, uptime=0, restarts=4, code=-9
     )
-    return Snapshot(at=at, broker=reading, workers=reading, children=(child,))
+    return Snapshot(at=at, broker=reading, join=reading, workers=reading, children=(child,))
 
 
 def test_the_table_shows_cameras_models_and_processes() -> None:
@@ -124,6 +128,7 @@ def test_the_table_shows_cameras_models_and_processes() -> None:
     assert next(row for row in text.splitlines() if "cam1" in row).split()[:4] == ["cam1", "120", "10.0", "3"]
     assert next(row for row in text.splitlines() if row.startswith("yolo")).split()[:4] == ["yolo", "2", "140", "0.0"]
     assert next(row for row in text.splitlines() if row.startswith("yolo")).split()[-2:] == ["100.0", "198.0"]
+    assert "p50 75.0 ms, p99 99.5 ms" in text
     assert next(row for row in text.splitlines() if "worker" in row).split() == ["worker/yolo-1", "restarts", "4"]
 
 

@@ -1,0 +1,154 @@
+"""The `gongwei` command: run a whole line, show one, check a machine, measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker import line as line_file
+from broker.line import Line, LineError
+from ops.bench import app as bench
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+app.add_typer(bench, name="bench")
+
+LineFile = Annotated[Path, typer.Argument(metavar="LINE.toml", help="The line file.")]
+
+
+@app.command()
+def up(
+    line: LineFile,
+    json: Annotated[bool, typer.Option("--json", help="Log JSON lines; no table.")] = False,
+    table: Annotated[bool, typer.Option("--table/--no-table", help="Show the live table (or status lines).")] = True,
+) -> None:
+    """Run all processes of a line on this machine, start again what dies, and end in order at Ctrl-C.
+
+    Runs join, broker, recorder, the workers of every model that has a file, and every camera that has a source.
+    Ctrl-C ends the cameras first, so that what is in flight settles; a second one ends everything at once. The log and
+    the table go to standard error. Exit code 1 if a process had to be killed, 2 for a line file that cannot be used.
+
+    Examples:
+
+      gongwei up line.toml
+
+      gongwei up line.toml --json 2> line.log
+    """
+    from ops import up as command
+
+    described = _load(line)
+    if problems := command.missing_models(described, line):
+        raise _usage("\n".join(problems))
+    raise typer.Exit(command.run(described, line, json=json, live=table))
+
+
+@app.command()
+def demo(
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="FILE.onnx", help="A model that sees every frame; repeat. `tiny`: built in."),
+    ] = None,
+    camera: Annotated[
+        list[str] | None,
+        typer.Option("--camera", metavar="SOURCE", help="Video, GIF, folder or synthetic:; repeat for more cameras."),
+    ] = None,
+    frames: Annotated[int, typer.Option(min=0, help="Frames of each camera; 0: until Ctrl-C.")] = 100,
+    rate: Annotated[float, typer.Option(min=0.0, help="Frames/s of each camera; 0: as fast as credit allows.")] = 0.0,
+    cameras: Annotated[int, typer.Option(min=1, max=64, help="Cameras, where --camera is not given.")] = 2,
+    deadline: Annotated[float, typer.Option(min=0.001, help="Seconds from capture to answer.")] = 5.0,
+    ng: Annotated[
+        list[str] | None, typer.Option("--ng", metavar="CLASS", help="A class that makes a frame NG.")
+    ] = None,
+    save: Annotated[Path, typer.Option(metavar="DIR", help="Where annotated pictures go.")] = Path("demo-output"),
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep line file, ledger and pictures, and say where.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the processes' whole logs.")] = False,
+) -> None:
+    """Run a whole line here, end to end: cameras, broker, workers, join, recorder and a consumer, over loopback tcp.
+
+    At the end, what the cameras were told, what the ledger holds and what the consumer received are held against each
+    other. Exit code 1 if a frame was lost or came twice, or if none was joined.
+
+    Examples:
+
+      gongwei demo --model tiny
+
+      gongwei demo --model yolov5n.onnx --camera belt.mp4 --frames 200 --report report.json
+
+      gongwei demo --model yolov5n.onnx --model defects.onnx --cameras 4 --deadline 0.5
+    """
+    from ops import demo as command
+    from ops.demo_line import NO_MODEL, DemoError, Settings
+
+    if not model:
+        raise _usage(NO_MODEL)
+    settings = Settings(
+        models=model,
+        sources=camera or ["synthetic:"] * cameras,
+        frames=frames,
+        rate=rate,
+        deadline=deadline,
+        ng=ng or [],
+        save=save,
+        report=report,
+        keep=keep,
+        verbose=verbose,
+    )
+    try:
+        raise typer.Exit(command.run(settings))
+    except DemoError as error:
+        raise _usage(str(error)) from None
+
+
+@app.command()
+def doctor(
+    line: Annotated[
+        Path | None, typer.Option("--line", metavar="LINE.toml", help="Check what this line needs, too.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
+) -> None:
+    """Check this machine: Python and libraries, GPU, clocks, memory, and with --line its ports, files and disk.
+
+    Exit code 1 if a check failed; warnings do not count.
+
+    Examples:
+
+      gongwei doctor
+
+      gongwei doctor --line line.toml --json
+    """
+    from rich.console import Console
+
+    from ops import demands, machine
+    from ops import doctor as command
+
+    checks = [*command.software(), *machine.machine()]
+    if line is not None:
+        checks += demands.for_line(_load(line), line.parent)
+    if json:
+        typer.echo(command.to_json(checks))
+    else:
+        Console().print(command.table(checks))
+    raise typer.Exit(1 if command.failed(checks) else 0)
+
+
+def _load(path: Path) -> Line:
+    try:
+        return line_file.load(path)
+    except LineError as error:
+        raise _usage(str(error)) from None
+
+
+def _usage(message: str) -> typer.Exit:
+    typer.echo(message, err=True)
+    return typer.Exit(2)
+
+
+def main() -> None:
+    """Entry of the console script."""
+    app(prog_name="gongwei")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""The demo: its reconciliation (pure), the line that it makes, the files that it reads, and a whole run."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from broker.wire import Key
+from ops import summary
+from ops.accounts import Tail, read_told, told
+from ops.demo_line import DemoError, Settings, free_ports, make_line, model_name
+from ops.report import Consumed, Latency, Report, Told, latency, reconcile
+
+BOOT = "0123456789ab"
+
+
+def ledger(**changes: Any) -> dict[str, Any]:
+    """What `broker.report` says of two frames of one camera, all well."""
+    counts = {"accepted": 2, "joined": 2, "complete": 2, "incomplete": 0, "open": 0}
+    return {
+        **counts,
+        "cameras": {"cam1": counts},
+        "statuses": {"tiny": {"ok": 2}},
+        "duplicates": 0,
+        "unpublished": 0,
+        "late_results": 0,
+        "requeued": 0,
+        "verdicts": {"a": {"ok": 1}, "b": {"ok": 2, "ng": 1}},
+        **changes,
+    }
+
+
+def received(*seqs: int) -> Consumed:
+    consumed = Consumed()
+    for seq in seqs:
+        body = {"camera": "cam1", "boot": BOOT, "seq": seq}
+        consumed.take(body | {"results": {"tiny": {"status": "ok", "timings": {"inference": 0.25}}}})
+    return consumed
+
+
+TOLD = Told(sent=2, accepted=2, complete=2, latencies=[0.1, 0.3], latency=Latency(p50=0.1, p99=0.3))
+
+
+# --- reconciliation --------------------------------------------------------------------------------------------------
+
+
+def test_three_accounts_that_agree_pass() -> None:
+    report = reconcile({"cam1": TOLD}, ledger(), received(0, 1))
+    assert report.passed
+    assert (report.accepted, report.joined, report.complete, report.lost, report.duplicates) == (2, 2, 2, 0, 0)
+    assert report.verdicts == {"ok": 3, "ng": 1}
+    assert report.latency == Latency(p50=0.1, p99=0.3)
+    assert report.models["tiny"].inference == Latency(p50=0.25, p99=0.25)
+    assert report.models["tiny"].statuses == {"ok": 2}
+
+
+def test_a_frame_that_a_camera_was_told_is_accepted_and_that_was_not_joined_is_lost() -> None:
+    account = Told(sent=3, accepted=3, complete=2)
+    report = reconcile({"cam1": account}, ledger(), received(0, 1))
+    assert (report.lost, report.cameras["cam1"].lost, report.passed) == (1, 1, False)
+
+
+def test_a_frame_that_the_ledger_accepted_and_never_joined_is_lost_whatever_the_camera_heard() -> None:
+    counts = {"accepted": 2, "joined": 1, "complete": 1, "incomplete": 0, "open": 1}
+    report = reconcile({"cam1": Told(accepted=1)}, ledger(**counts, cameras={"cam1": counts}), received(0))
+    assert (report.lost, report.passed) == (1, False)
+
+
+def test_a_surplus_of_one_camera_does_not_hide_a_loss_of_another() -> None:
+    one, other = {"accepted": 3, "joined": 3}, {"accepted": 2, "joined": 1}
+    report = reconcile(
+        {"cam1": Told(accepted=2), "cam2": Told(accepted=2)}, ledger(cameras={"cam1": one, "cam2": other}), received()
+    )
+    assert report.lost == 1
+
+
+def test_a_frame_that_came_twice_is_a_duplicate() -> None:
+    report = reconcile({"cam1": TOLD}, ledger(), received(0, 1, 1))
+    assert (report.duplicates, report.unreceived, report.passed) == (1, 0, False)
+
+
+def test_a_frame_that_was_published_twice_is_a_duplicate() -> None:
+    assert reconcile({"cam1": TOLD}, ledger(duplicates=1), received(0, 1)).duplicates == 1
+
+
+def test_a_joined_frame_that_no_consumer_received_does_not_pass() -> None:
+    report = reconcile({"cam1": TOLD}, ledger(), received(0))
+    assert (report.unreceived, report.lost, report.passed) == (1, 0, False)
+
+
+def test_a_camera_without_a_report_does_not_pass() -> None:
+    report = reconcile({"cam1": TOLD, "cam2": None}, ledger(), received(0, 1))
+    assert (report.silent, report.passed) == (["cam2"], False)
+
+
+def test_nothing_joined_does_not_pass() -> None:
+    nothing = {"accepted": 0, "joined": 0, "complete": 0, "incomplete": 0, "open": 0}
+    report = reconcile({"cam1": Told()}, ledger(**nothing, cameras={}, statuses={}), received())
+    assert (report.lost, report.duplicates, report.passed) == (0, 0, False)
+
+
+def test_a_part_is_not_a_frame() -> None:
+    consumed = received(0)
+    consumed.take({"station": "a", "part": "7", "frames": [["cam1", BOOT, 0]]})
+    assert consumed.frames == Counter({Key("cam1", BOOT, 0): 1})
+
+
+@given(st.lists(st.integers(0, 20), max_size=40))
+def test_deliveries_are_distinct_frames_and_repeats(seqs: list[int]) -> None:
+    consumed = received(*seqs)
+    assert consumed.repeated + len(consumed.frames) == len(seqs)
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=200))
+def test_quantiles_are_measured_values_in_order(seconds: list[float]) -> None:
+    found = latency(seconds)
+    assert found.p50 in seconds and found.p99 in seconds
+    assert found.p50 <= found.p99
+    assert sum(value <= found.p50 for value in seconds) >= len(seconds) / 2
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_lines_are_taken_once_they_are_complete(tmp_path: Path) -> None:
+    tail = Tail(tmp_path / "received.jsonl")
+    assert tail.read() == 0
+    line = json.dumps({"camera": "cam1", "boot": BOOT, "seq": 0, "results": {}}).encode()
+    with tail.path.open("ab") as file:
+        file.write(line[:20])
+        file.flush()
+        assert tail.read() == 0
+        file.write(line[20:] + b"\n" + b"oops\n")
+        file.flush()
+        assert tail.read() == 2
+    assert (len(tail.consumed.frames), tail.unreadable) == (1, 1)
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]"])
+def test_a_report_that_is_not_there_or_not_whole_is_none(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "cam1.json").write_text(content)
+    assert read_told(tmp_path / "cam1.json") is None
+
+
+def test_counts_by_reason_are_summed() -> None:
+    account = told({"accepted": 5, "rejected": {"payload_empty": 1, "shape": 2}, "skipped": {"no_credit": 4}})
+    assert (account.accepted, account.rejected, account.missed) == (5, 3, 4)
+
+
+# --- the line --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("yolov5n.onnx", "yolov5n"),
+        ("models/YOLO v5 (seg).onnx", "yolo-v5-seg-"),
+        ("tiny", "tiny"),
+        ("_x.onnx", "x"),
+        ("工位2.onnx", "2"),
+    ],
+)
+def test_a_models_name_is_its_files(word: str, name: str) -> None:
+    assert model_name(word) == name
+
+
+def test_a_file_without_a_name_to_make_is_refused() -> None:
+    with pytest.raises(DemoError, match="copy it"):
+        model_name("工位.onnx")
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings(**{"models": ["tiny"], "sources": ["synthetic:", "synthetic:"]} | changes)
+
+
+def test_the_demos_line_has_all_that_was_asked_for(tmp_path: Path) -> None:
+    line = make_line(settings(deadline=0.5, ng=["red"]), tmp_path)
+    assert sorted(line.cameras) == ["cam1", "cam2"]
+    assert {camera.deadline for camera in line.cameras.values()} == {0.5}
+    assert line.route("cam2")[0] == ["tiny"]
+    assert Path(line.models["tiny"].file).is_file()
+    rules = line.stations[line.cameras["cam1"].station].rules
+    assert rules is not None and rules.ng == ["red"]
+
+
+def test_what_the_demo_cannot_do_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DemoError, match="no such file"):
+        make_line(settings(models=["none.onnx"]), tmp_path)
+    with pytest.raises(DemoError, match="camera"):
+        make_line(settings(sources=["none.mp4"]), tmp_path)
+    (tmp_path / "a").mkdir()
+    for path in (tmp_path / "m.onnx", tmp_path / "a" / "m.onnx"):
+        path.touch()
+    with pytest.raises(DemoError, match="one name"):
+        make_line(settings(models=[str(tmp_path / "m.onnx"), str(tmp_path / "a" / "m.onnx")]), tmp_path)
+
+
+def test_ports_that_are_taken_are_passed_over() -> None:
+    first = free_ports(3)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", first[1]))
+        taken.listen()
+        assert first[1] not in free_ports(3)
+
+
+# --- for people ------------------------------------------------------------------------------------------------------
+
+
+def shown(report: Report, tmp_path: Path) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    console.print(summary.draw(report, make_line(settings(), tmp_path), Path("demo-output")))
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_the_summary_has_the_sum_and_says_where_the_pictures_are(tmp_path: Path) -> None:
+    text = shown(reconcile({"cam1": TOLD}, ledger(), received(0, 1), seconds=2.0), tmp_path)
+    assert "accepted 2 = joined 2 + lost 0; duplicates 0" in text
+    assert "2 frames in 2.0 s (1.0/s)" in text
+    assert "verdicts: ng 1, ok 3 (NG: a frame that shows white)" in text
+    assert "annotated pictures: demo-output" in text
+
+
+def test_the_summary_names_a_camera_that_said_nothing(tmp_path: Path) -> None:
+    assert "no report from cam2" in shown(reconcile({"cam2": None}, ledger(), received(0, 1)), tmp_path)

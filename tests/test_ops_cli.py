@@ -1,0 +1,137 @@
+"""The `gongwei` command: help, usage errors with exit code 2, the plan of processes, and `doctor`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from broker.line import CameraEntry, Endpoints, Line, Model, Route, Station, to_toml
+from ops import plan, up
+from ops.__main__ import app
+from ops.supervisor import Restart, Stage
+
+COMMANDS = ["up", "demo", "doctor", "bench"]
+
+
+def line(**changes: object) -> Line:
+    settings: dict[str, object] = {
+        "stations": {"press": Station()},
+        "cameras": {"top": CameraEntry(station="press", source="synthetic:", deadline=2.0)},
+        "models": {"dents": Model(file="dents.onnx", workers=2, threads=3, max_batch=4, max_delay=0.005)},
+        "routes": {"top": Route(models=["dents"])},
+    }
+    return Line(**settings | changes)  # type: ignore[arg-type]
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments), env={"NO_COLOR": "1", "COLUMNS": "200"})
+    return result.exit_code, result.output
+
+
+# --- help and usage --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    code, output = run(command, "--help")
+    assert code == 0
+    assert "Usage: " in output
+
+
+@pytest.mark.parametrize("command", ["up", "demo", "doctor"])
+def test_help_has_examples(command: str) -> None:
+    assert f"gongwei {command}" in run(command, "--help")[1].partition("Examples:")[2]
+
+
+def test_a_line_file_that_is_wrong_is_a_usage_error_that_names_the_place(tmp_path: Path) -> None:
+    path = tmp_path / "line.toml"
+    path.write_text("[stations.press]\n[cameras.top]\nstation = 'pres'\n")
+    code, output = run("up", str(path))
+    assert code == 2
+    assert "line.toml:3" in output
+
+
+def test_a_line_file_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    code, output = run("doctor", "--line", str(tmp_path / "none.toml"))
+    assert (code, "cannot be read" in output) == (2, True)
+
+
+def test_a_model_file_that_is_not_there_is_said_before_anything_starts(tmp_path: Path) -> None:
+    path = tmp_path / "line.toml"
+    path.write_text(to_toml(line()), encoding="utf-8")
+    code, output = run("up", str(path))
+    assert code == 2
+    assert "models.dents.file" in output
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
+
+
+def test_the_plan_has_every_process_with_its_port() -> None:
+    specs = plan.specs(line(), Path("line.toml"))
+    assert {spec.name: spec.metrics for spec in specs} == {
+        "join": 7011,
+        "broker": 7010,
+        "recorder": 7012,
+        "worker/dents-1": 7013,
+        "worker/dents-2": 7014,
+        "camera/top": 0,
+    }
+
+
+def test_the_plan_hands_on_what_the_line_file_says() -> None:
+    specs = {spec.name: spec for spec in plan.specs(line(), Path("line.toml"))}
+    worker = " ".join(specs["worker/dents-2"].argv[1:])
+    assert worker == (
+        "-m workers start --line line.toml --model dents --name dents-2 --threads 3 --max-batch 4 --max-delay 5"
+        " --metrics-port 7014"
+    )
+    camera = specs["camera/top"]
+    assert camera.argv[1:] == ("-m", "clients", "camera", "--line", "line.toml", "--name", "top")
+    assert camera.restart is Restart.FAILURE
+    assert camera.grace > 2.0
+    assert plan.sessions(line()) == {"dents": 6}
+
+
+def test_what_runs_elsewhere_is_not_started() -> None:
+    remote = line(models={"dents": Model()}, cameras={"top": CameraEntry(station="press")})
+    assert {spec.stage for spec in plan.specs(remote, Path("line.toml"))} == {
+        Stage.JOIN,
+        Stage.BROKER,
+        Stage.RECORDER,
+    }
+    assert plan.sessions(remote) == {}
+    assert up.missing_models(remote, Path("line.toml")) == []
+
+
+def test_without_metrics_no_process_gets_a_port() -> None:
+    specs = plan.specs(line(endpoints=Endpoints(metrics=0)), Path("line.toml"))
+    assert {spec.metrics for spec in specs} == {0}
+    assert not any("--metrics-port" in spec.argv for spec in specs)
+
+
+# --- doctor ----------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_prints_a_list_for_scripts_and_its_exit_code_follows() -> None:
+    code, output = run("doctor", "--json")
+    checks = json.loads(output)
+    assert {"python", "packages", "cv2", "gpu", "time sync"} <= {check["name"] for check in checks}
+    assert code == (1 if any(check["state"] == "failed" for check in checks) else 0)
+
+
+def test_doctor_prints_a_table_for_people() -> None:
+    assert "what to do" in run("doctor")[1]
+
+
+def test_doctor_checks_what_the_line_asks_for(tmp_path: Path) -> None:
+    path = tmp_path / "line.toml"
+    path.write_text(to_toml(line()), encoding="utf-8")
+    code, output = run("doctor", "--line", str(path), "--json")
+    found = {check["name"]: check["state"] for check in json.loads(output)}
+    assert code == 1
+    assert found["model dents"] == "failed"
+    assert "ledger fsync" in found
