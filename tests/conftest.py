@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import zmq
 
+import workers  # noqa: F401  before any cv2: it sets the limit of pixels that cv2 decodes
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "testdata"
 
 

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from clients.camera import Camera
+from tests.peers import Context
+from tests.whole_line import whole_line
+from workers import tiny
+
+Endpoint = Callable[[str], str]
+
+
+def spots(number: int) -> Any:
+    """A dark picture with one bright spot whose place says which frame it is."""
+    picture = np.zeros((160, 160, 3), np.uint8)
+    cv2.circle(picture, (20 + 12 * (number % 10), 80), 4, (255, 255, 255), -1)
+    return picture
+
+
+def assert_reconciled(report: dict[str, Any], frames: int, models: int) -> None:
+    assert (report["accepted"], report["joined"], report["open"]) == (frames, frames, 0)
+    assert (report["duplicates"], report["unpublished"], report["published"]) == (0, 0, frames)
+    assert sum(sum(statuses.values()) for statuses in report["statuses"].values()) == frames * models
+
+
+def test_every_frame_of_two_cameras_is_joined_once_and_its_answer_is_its_own(
+    endpoint: Endpoint, context: Context, tmp_path: Path
+) -> None:
+    model = tmp_path / "tiny.onnx"
+    tiny.make(model)
+    frames = 30
+    with whole_line(endpoint, context, tmp_path, {"tiny-a": model, "tiny-b": model}) as line:
+        with (
+            Camera("cam1", endpoint=line.line.endpoints.frontend, context=context, deadline=30.0) as first,
+            Camera("cam2", endpoint=line.line.endpoints.frontend, context=context, deadline=30.0) as second,
+        ):
+            for number in range(frames):
+                first.send(spots(number), encoding="bgr8", timeout=20.0)
+                second.send(spots(number + 5), timeout=20.0)
+            assert first.flush(30.0)
+            assert second.flush(30.0)
+            for camera in (first, second):
+                assert (camera.stats.complete, camera.stats.incomplete) == (frames, 0)
+        line.wait_published(2 * frames)
+        report = line.report()
+    assert_reconciled(report, 2 * frames, 2)
+    seen = {(body["camera"], body["seq"]) for _, _, body in line.published}
+    assert seen == {(camera, seq) for camera in ("cam1", "cam2") for seq in range(frames)}
+    for _, _, body in line.published:
+        assert body["outcome"] == "complete"
+        shift = 5 if body["camera"] == "cam2" else 0
+        for model_name in ("tiny-a", "tiny-b"):
+            (spot,) = body["results"][model_name]["detections"]
+            left, top, right, bottom = spot["box"]
+            assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx(
+                (20 + 12 * ((body["seq"] + shift) % 10), 80), abs=3
+            )
+
+
+def test_published_numbers_grow_without_a_gap_and_name_their_predecessor(
+    endpoint: Endpoint, context: Context, tmp_path: Path
+) -> None:
+    model = tmp_path / "tiny.onnx"
+    tiny.make(model)
+    with whole_line(endpoint, context, tmp_path, {"tiny": model}) as line:
+        with Camera("cam1", endpoint=line.line.endpoints.frontend, context=context, deadline=30.0) as camera:
+            for number in range(10):
+                camera.send(spots(number), timeout=20.0)
+        line.wait_published(10)
+    numbers = [header["seq"] for _, header, _ in line.published]
+    assert numbers == sorted(numbers)
+    assert [header["previous"] for _, header, _ in line.published] == [None, *numbers[:-1]]
+
+
+@pytest.mark.slow
+def test_detections_agree_with_the_published_baseline_through_the_whole_line(
+    endpoint: Endpoint, context: Context, tmp_path: Path, testdata: Path
+) -> None:
+    baseline = json.loads((testdata / "baseline_detections.json").read_text())
+    files = {name.removesuffix(".onnx"): name for name in baseline if name.endswith(".onnx")}
+    pictures = sorted({picture for file in files.values() for picture in baseline[file]})
+    models = {name: testdata / "models" / file for name, file in files.items()}
+    with whole_line(endpoint, context, tmp_path, models) as line:
+        with Camera("cam1", endpoint=line.line.endpoints.frontend, context=context, deadline=60.0) as camera:
+            for picture in pictures:
+                camera.send((testdata / "images" / picture).read_bytes(), timeout=60.0)
+            assert camera.flush(60.0)
+        line.wait_published(len(pictures))
+    for _, _, body in line.published:
+        for name, file in files.items():
+            wanted = baseline[file].get(pictures[body["seq"]])
+            if wanted is not None:
+                height, width = cv2.imread(str(testdata / "images" / pictures[body["seq"]])).shape[:2]
+                assert_same(body["results"][name]["detections"], wanted, [width, height] * 2)
+
+
+def assert_same(found: list[dict[str, Any]], wanted: list[dict[str, Any]], most: list[int]) -> None:
+    """Every box within 2 pixels, every score within 0.01, nothing more and nothing less.
+
+    The baseline's boxes reach beyond the picture where an object does; ours end at its edge, `most`.
+    """
+    assert len(found) == len(wanted)
+    for expected in wanted:
+        close = [
+            one
+            for one in found
+            if one["name"] == expected["name"]
+            and np.abs(np.subtract(one["box"], np.clip(expected["xyxy"], 0, most))).max() <= 2
+            and abs(one["score"] - expected["score"]) <= 0.01
+        ]
+        assert close, expected
