@@ -1,0 +1,131 @@
+"""What the join publishes: the bodies of joined frames and parts, composed without decoding the models' answers again.
+
+A frame's body is `head` + `encode_results`: its last key is `results`, whose value is put together byte for byte from
+the encoded answers. So the ledger stores each answer once, and catch-up gives back exactly what went out live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from broker.part import Completeness, MissingCamera
+from broker.wire import Key, Outcome, Policy, Status, Verdict
+
+#: Reason of a model whose answer could not be read: it failed, whatever its worker said.
+INVALID: Final = "result_invalid"
+#: Keys that the join adds to each answer; an answer that brings its own is not readable without doubt.
+RESERVED: Final = frozenset({"status", "reason", "tries"})
+
+
+class Answer(NamedTuple):
+    """The terminal status of one model for one frame; `body` is its encoded result map, or empty."""
+
+    status: Status
+    reason: str = ""
+    tries: int = 0
+    body: bytes = b""
+
+
+class Missing(Struct, frozen=True, kw_only=True, gc=False):
+    """A model that did not look, and why."""
+
+    model: str
+    status: Status
+    reason: str
+
+
+class JoinedFrame(Struct, frozen=True, kw_only=True, gc=False):
+    """Body on topic `frame/<camera>/`. `seconds`: from EXPECT to publication; `published_at`: unix seconds, a label."""
+
+    camera: str
+    boot: str
+    seq: int
+    station: str
+    part: str | None
+    policy: Policy
+    outcome: Completeness
+    verdict: Verdict
+    missing: list[Missing]
+    seconds: float
+    published_at: float
+    results: msgspec.Raw
+
+
+class JoinedPart(Struct, frozen=True, kw_only=True, gc=False):
+    """Body on topic `part/<station>/`."""
+
+    station: str
+    part: str
+    outcome: Completeness
+    verdict: Verdict
+    reason: Literal["joined", "deadline", "surplus"]
+    frames: list[Key]
+    missing: list[MissingCamera]
+    published_at: float
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_READER: Final = msgspec.msgpack.Decoder(dict[str, Any])
+
+
+def read(body: bytes) -> Mapping[str, Any] | None:
+    """An answer's decoded map, whatever its shape; None where it cannot be read. Empty bytes are an empty map."""
+    if not body:
+        return {}
+    try:
+        answer: dict[str, Any] = _READER.decode(body)
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+        # msgspec has its own errors, but lets UnicodeDecodeError, and TypeError for a map as a key, through.
+        return None
+    return answer if RESERVED.isdisjoint(answer) else None
+
+
+def encode_results(answers: Iterable[tuple[str, Answer]], count: int) -> bytes:
+    """The map model -> {..., status, reason, tries} of `count` models; `answers` in the order of the models' names."""
+    pieces = [_map_header(count)]
+    for model, (status, reason, tries, body) in answers:
+        entries, start = _split(body)
+        pieces += (_text(model), _map_header(entries + len(RESERVED)), body[start:], _ending(status, reason, tries))
+    return b"".join(pieces)
+
+
+def _split(body: bytes) -> tuple[int, int]:
+    """How many entries the encoded map has, and where the first one starts."""
+    if not body:
+        return 0, 0
+    first = body[0]
+    if 0x80 <= first <= 0x8F:
+        return first & 0x0F, 1
+    size = 2 if first == 0xDE else 4
+    return int.from_bytes(body[1 : 1 + size]), 1 + size
+
+
+def readable(outcome: Outcome) -> Answer:
+    """The answer as it can be published: a body that cannot be read is no answer, whatever its worker said."""
+    if not outcome.body or read(outcome.body) is not None:
+        return Answer(outcome.status, outcome.reason, outcome.tries, outcome.body)
+    return Answer("failed", INVALID, outcome.tries)
+
+
+@lru_cache(maxsize=64)
+def _map_header(entries: int) -> bytes:
+    if entries < 16:
+        return bytes([0x80 | entries])
+    if entries < 1 << 16:
+        return b"\xde" + entries.to_bytes(2)
+    return b"\xdf" + entries.to_bytes(4)
+
+
+@lru_cache(maxsize=1024)
+def _text(text: str) -> bytes:
+    return _ENCODER.encode(text)
+
+
+@lru_cache(maxsize=1024)
+def _ending(status: Status, reason: str, tries: int) -> bytes:
+    return b"".join(_ENCODER.encode(item) for item in ("status", status, "reason", reason, "tries", tries))

@@ -1,0 +1,65 @@
+"""The ledger's tables, and the statements that write them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Layout of the tables; a ledger with another number belongs to another version of this software.
+VERSION: Final = 1
+
+#: A script that makes a new ledger; `{ledger_id}` stands for its random id.
+#: A frame's row id holds its key: the boot's number above `rows.SEQ_BITS`, `seq` below. A frame is open while it has no
+#: outcome. `published.frame` is null for a part, whose whole body is `head`; a frame's body is `head` and its results.
+TABLES: Final = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE lines (line INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, text TEXT NOT NULL) STRICT;
+CREATE TABLE plans (plan INTEGER PRIMARY KEY, station TEXT NOT NULL, models TEXT NOT NULL, required TEXT NOT NULL,
+    digest TEXT NOT NULL) STRICT;
+CREATE TABLE boots (boot INTEGER PRIMARY KEY, camera TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL,
+    last_seq INTEGER NOT NULL, epoch TEXT NOT NULL, UNIQUE (camera, name)) STRICT;
+CREATE INDEX boots_open ON boots (boot) WHERE state = 'open';
+CREATE TABLE parts (part INTEGER PRIMARY KEY, station TEXT NOT NULL, name TEXT NOT NULL, opened_at REAL NOT NULL,
+    closed_at REAL, outcome TEXT, verdict TEXT) STRICT;
+CREATE INDEX parts_open ON parts (part) WHERE closed_at IS NULL;
+CREATE INDEX parts_closed ON parts (closed_at) WHERE closed_at IS NOT NULL;
+CREATE TABLE frames (frame INTEGER PRIMARY KEY, plan INTEGER NOT NULL REFERENCES plans, part TEXT,
+    part_row INTEGER REFERENCES parts, accepted_at REAL NOT NULL, outcome TEXT, verdict TEXT) STRICT;
+CREATE INDEX frames_open ON frames (frame) WHERE outcome IS NULL;
+CREATE INDEX frames_part ON frames (part_row) WHERE part_row IS NOT NULL;
+CREATE TABLE results (frame INTEGER NOT NULL REFERENCES frames, model TEXT NOT NULL, status TEXT NOT NULL,
+    reason TEXT NOT NULL, tries INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (frame, model)) STRICT, WITHOUT ROWID;
+CREATE TABLE late_results (frame INTEGER NOT NULL REFERENCES frames, model TEXT NOT NULL, tries INTEGER NOT NULL,
+    status TEXT NOT NULL, reason TEXT NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (frame, model, tries)) STRICT, WITHOUT ROWID;
+CREATE TABLE suspects (frame INTEGER NOT NULL REFERENCES frames, model TEXT NOT NULL, count INTEGER NOT NULL,
+    PRIMARY KEY (frame, model)) STRICT, WITHOUT ROWID;
+CREATE TABLE skips (frame INTEGER PRIMARY KEY, reason TEXT NOT NULL) STRICT;
+CREATE TABLE topics (topic INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, last_seq INTEGER NOT NULL) STRICT;
+CREATE TABLE published (seq INTEGER PRIMARY KEY AUTOINCREMENT, previous INTEGER,
+    topic INTEGER NOT NULL REFERENCES topics, frame INTEGER REFERENCES frames, head BLOB NOT NULL) STRICT;
+INSERT INTO meta VALUES ('ledger_id', '{{ledger_id}}');
+PRAGMA user_version = {VERSION};
+COMMIT;
+"""
+
+#: Field of `rows.Rows` -> the statement that writes it, in the order of writing. What must be new is inserted without
+#: an excuse: a row that is there already means that the join's memory is wrong, and nothing of the turn is written.
+WRITES: Final = {
+    "lines": "INSERT INTO lines (digest, text) VALUES (?, ?) ON CONFLICT DO NOTHING",
+    "plans": "INSERT INTO plans VALUES (?, ?, ?, ?, ?)",
+    "boots": "INSERT INTO boots VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (boot) DO UPDATE"
+    " SET state = excluded.state, last_seq = excluded.last_seq, epoch = excluded.epoch",
+    "parts": "INSERT INTO parts (part, station, name, opened_at) VALUES (?, ?, ?, ?)",
+    "frames": "INSERT INTO frames VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "results": "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)",
+    "suspects": "INSERT INTO suspects VALUES (?, ?, ?)"
+    " ON CONFLICT (frame, model) DO UPDATE SET count = max(count, excluded.count)",
+    "skips": "INSERT INTO skips VALUES (?, ?) ON CONFLICT DO NOTHING",
+    "closed_frames": "UPDATE frames SET outcome = ?, verdict = ? WHERE frame = ?",
+    "closed_parts": "UPDATE parts SET closed_at = ?, outcome = ?, verdict = ? WHERE part = ?",
+    "topics": "INSERT INTO topics VALUES (?, ?, ?) ON CONFLICT (topic) DO UPDATE SET last_seq = excluded.last_seq",
+    "published": "INSERT INTO published VALUES (?, ?, ?, ?, ?)",
+}
+#: An answer that is filed already is not filed again.
+FILE_LATE: Final = "INSERT INTO late_results VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
