@@ -1,0 +1,135 @@
+"""The join's sockets: a DEALER to the broker, the live PUB, and the ROUTER that answers catch-up."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Self
+
+import zmq
+
+from broker import wire
+from broker.turn import Counts
+from broker.wire import Message, Since, WireError
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+#: Messages, and items in them, that are taken from the broker at once; questions that are taken from consumers.
+BURST: Final = 512
+BURST_ITEMS: Final = 2048
+QUESTIONS: Final = 16
+#: Messages that wait for one slow consumer of the live stream; more are lost to it, and it catches up.
+LIVE_WAITING: Final = 10_000
+
+_MORE: Final = zmq.NOBLOCK | zmq.SNDMORE
+
+
+class JoinDoors:
+    """Opened and closed, as a context manager, by the thread that uses them. Nothing here waits but `wait`."""
+
+    def __init__(self, egress: str, live: str, catchup: str, context: Context | None, counts: Counts) -> None:
+        self._endpoints = egress, live, catchup
+        self._context = context
+        self._counts = counts
+        self._stack = contextlib.ExitStack()
+        #: No message of the broker waits.
+        self.drained = True
+
+    def __enter__(self) -> Self:
+        with self._stack:
+            self._open()
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def wait(self, milliseconds: int) -> None:
+        """Until a message comes, at most so long."""
+        self._poller.poll(milliseconds)
+
+    def received(self) -> Iterator[Any]:
+        """What the broker has sent, up to a bound."""
+        items = 0
+        self.drained = False
+        for _ in range(BURST):
+            try:
+                segments = self._egress.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                self.drained = True
+                return
+            try:
+                message = wire.decode_message(segments)
+            except WireError as error:
+                self._counts["refused_total", error.reason] += 1
+                continue
+            yield message
+            items += len(getattr(message, "items", ()))
+            if items >= BURST_ITEMS:
+                return
+
+    def tell_broker(self, message: Message) -> bool:
+        """False, and counted, when there is no broker or it does not read."""
+        try:
+            self._egress.send_multipart(wire.encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            self._counts["undelivered_total", type(message).__name__, "full"] += 1
+            return False
+        return True
+
+    def publish(self, live: Iterable[tuple[bytes, bytes, bytes]]) -> None:
+        """Send (topic, header, body) to whoever listens; for one that does not keep up, libzmq drops them."""
+        send = self._live.send
+        for topic, header, body in live:
+            send(topic, _MORE)
+            send(header, _MORE)
+            send(body, zmq.NOBLOCK)
+
+    def questions(self) -> Iterator[tuple[bytes, Since]]:
+        """What consumers ask, up to a bound."""
+        for _ in range(QUESTIONS):
+            try:
+                identity, *segments = self._catchup.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                message = wire.decode_message(segments)
+            except WireError as error:
+                self._counts["refused_total", error.reason] += 1
+                continue
+            if isinstance(message, Since):
+                yield identity, message
+            else:
+                self._counts["refused_total", "unexpected"] += 1
+
+    def answer(self, identity: bytes, message: Message) -> None:
+        """An answer to a consumer; one that is gone, or does not read, asks again when it is back."""
+        try:
+            self._catchup.send_multipart([identity, *wire.encode(message)], zmq.NOBLOCK)
+        except zmq.Again:
+            self._counts["undelivered_total", type(message).__name__, "full"] += 1
+
+    def _open(self) -> None:
+        egress, live, catchup = self._endpoints
+        context = self._context or self._stack.enter_context(zmq.Context())
+        self._live = self._stack.enter_context(context.socket(zmq.PUB))
+        self._live.setsockopt(zmq.SNDHWM, LIVE_WAITING)
+        self._live.setsockopt(zmq.LINGER, 500)
+        self._live.bind(live)
+        self._catchup = self._stack.enter_context(context.socket(zmq.ROUTER))
+        self._catchup.setsockopt(zmq.LINGER, 0)
+        self._catchup.setsockopt(zmq.SNDHWM, 16)
+        self._catchup.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)
+        self._catchup.bind(catchup)
+        self._egress = self._stack.enter_context(context.socket(zmq.DEALER))
+        self._egress.setsockopt(zmq.LINGER, 0)
+        self._egress.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a broker that is not there
+        self._egress.setsockopt(zmq.MAXMSGSIZE, wire.BATCH_LIMIT)
+        self._egress.setsockopt(zmq.RECONNECT_IVL, 30)
+        self._egress.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+        self._egress.setsockopt(zmq.HEARTBEAT_IVL, 1000)
+        self._egress.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+        self._egress.connect(egress)
+        self._poller = zmq.Poller()
+        self._poller.register(self._egress, zmq.POLLIN)
+        self._poller.register(self._catchup, zmq.POLLIN)

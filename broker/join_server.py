@@ -1,0 +1,216 @@
+"""The join's loop: messages of the broker in, one transaction per turn, then acknowledgements and the live stream out.
+
+A turn takes all that waits (bounded), commits it at once, and sends only what is committed. When the ledger cannot be
+written, nothing goes out: the broker repeats its items until a commit succeeds. Monitor frames go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import threading
+import time
+from bisect import bisect_left
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from broker import log
+from broker.catchup import CatchUp
+from broker.join import Joiner
+from broker.join_doors import Context, JoinDoors
+from broker.ledger import Ledger, LedgerError
+from broker.line import Line
+from broker.monitor import Monitors
+from broker.rulebook import Rulebook
+from broker.turn import Counts, Turn
+from broker.wire import Closed, Jack, JoinHello
+
+logger = log.get(__name__)
+
+#: Seconds between two greetings of the broker.
+HELLO_EVERY: Final = 1.0
+#: Seconds to wait after a failed commit; what the broker sends meanwhile is left to its repeats.
+RETRY_AFTER: Final = 0.25
+#: Seconds after a failed commit in which the broker's repeats may still be on their way.
+REPEATS_WITHIN: Final = 1.0
+#: Longest wait for a message in seconds: `stop` is noticed within it.
+LONGEST_WAIT: Final = 0.05
+#: Seconds between two log lines about the same trouble.
+LOG_EVERY: Final = 1.0
+#: Tickets, or frames, in one message to the broker: far below the limit of its header.
+BATCH: Final = 4096
+#: Upper edges in seconds of what `joined_within_total` counts.
+EDGES: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class JoinServer:
+    """Joins the answers of one line. `run` opens, serves and closes everything in the calling thread.
+
+    `egress` is the broker's; `live` and `catchup` are bound here. `context`: to be shared by all who meet over inproc;
+    by default the server has its own. `line` judges until the broker tells of a line file.
+    """
+
+    def __init__(
+        self,
+        *,
+        egress: str,
+        live: str,
+        catchup: str,
+        ledger: Path | Ledger,
+        context: Context | None = None,
+        line: Line | None = None,
+    ) -> None:
+        self.epoch = secrets.token_hex(6)
+        self.counts: Counts = Counter()
+        self.ready = threading.Event()
+        self._ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
+        self._doors = JoinDoors(egress, live, catchup, context, self.counts)
+        self._rulebook = Rulebook(line)
+        self._monitors = Monitors(self._rulebook)
+        self._joiner = Joiner(self._ledger, self._rulebook, self._monitors)
+        self._catchup = CatchUp(self._ledger)
+        self._should_stop = threading.Event()
+        self._within = [0] * (len(EDGES) + 1)
+        self._commit_seconds = 0.0
+        self._commit_seconds_total = 0.0
+        self._ledger_bytes = 0
+        self._greet_at = 0.0
+        self._log_at = 0.0
+        self._stale = False  # the joiner's memory is not the ledger's
+        self._retry_at = 0.0
+        self._repeats_until = 0.0
+
+    def stop(self) -> None:
+        """Ask `run` to end; callable from any thread and from signal handlers."""
+        self._should_stop.set()
+
+    def run(self) -> None:
+        """Serve until `stop`. Raises LedgerError when the ledger cannot be opened, zmq.ZMQError when an endpoint cannot
+        be bound."""
+        with self._ledger, self._doors:
+            self._joiner.load(time.monotonic(), time.time())
+            logger.info("join open", ledger=str(self._ledger.path), ledger_id=self._ledger.ledger_id, epoch=self.epoch)
+            self.ready.set()
+            while not self._should_stop.is_set():
+                self._turn()
+
+    def gauges(self) -> dict[tuple[str, ...], float]:
+        """Values of this moment; callable from any thread."""
+        values = self._joiner.gauges()
+        values["join_open_monitor_frames",] = len(self._monitors)
+        values["join_catchups_waiting",] = len(self._catchup)
+        values["ledger_bytes",] = self._ledger_bytes
+        values["ledger_commit_seconds",] = self._commit_seconds
+        values["commit_seconds_total",] = self._commit_seconds_total
+        values["unknown_lines_total",] = self._rulebook.unknown_total
+        within = 0
+        for edge, count in zip((*map(str, EDGES), "+Inf"), self._within, strict=True):
+            within += count
+            values["joined_within_total", edge] = within
+        return values
+
+    def samples(self) -> dict[tuple[str, ...], float]:
+        """Counters and gauges, for `metrics.served`; callable from any thread."""
+        return {**self.counts, **self.gauges()}
+
+    # --- a turn ------------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._doors.wait(self._patience())
+        messages = list(self._doors.received())
+        now, wall = time.monotonic(), time.time()
+        if now >= self._greet_at:
+            self._greet(now)
+        self._deliver(self._monitors.turn(messages, now, wall, self._ledger.ledger_id))
+        if now >= self._retry_at:
+            self._join(messages, now, wall)
+        else:
+            self.counts["deferred_total",] += len(messages)
+        self._serve_consumers(now)
+
+    def _patience(self) -> int:
+        """Milliseconds until something is to be done even if no message comes."""
+        if len(self._catchup) or not self._doors.drained:
+            return 0
+        joiner = self._retry_at if self._stale else self._joiner.next_due()
+        instants = (self._greet_at, joiner, self._monitors.next_due())
+        first = min(instant for instant in instants if instant is not None)
+        return math.ceil(1000 * min(max(first - time.monotonic(), 0.0), LONGEST_WAIT))
+
+    def _greet(self, now: float) -> None:
+        """Say hello; where no broker is there to hear it, again at the next turn."""
+        if self._doors.tell_broker(JoinHello(epoch=self.epoch)):
+            self._greet_at = now + HELLO_EVERY
+        else:
+            self._greet_at = now + LONGEST_WAIT
+        self._ledger_bytes = self._ledger.size()
+
+    def _join(self, messages: list[Any], now: float, wall: float) -> None:
+        """Take the messages, make that last, then let it out; when it cannot be made to last, nothing has happened."""
+        drained = self._doors.drained and now >= self._repeats_until
+        try:
+            if self._stale:
+                self._joiner.load(now, wall)
+                self._stale = False
+            turn = self._joiner.turn(messages, now, wall, drained)
+            late = self._write(turn)
+        except LedgerError as error:
+            self._stale = True
+            self._ledger_failed(now, error)
+            return
+        for model in late:
+            self.counts["late_results_total", model] += 1
+        self._deliver(turn)
+        self._acknowledge(turn)
+
+    def _write(self, turn: Turn) -> list[str]:
+        started = time.perf_counter()
+        late = self._ledger.commit(turn.rows)
+        self._commit_seconds = time.perf_counter() - started
+        self._commit_seconds_total += self._commit_seconds
+        self.counts["commits_total",] += 1
+        return late
+
+    def _ledger_failed(self, now: float, error: LedgerError) -> None:
+        self._retry_at = now + RETRY_AFTER
+        self._repeats_until = now + RETRY_AFTER + REPEATS_WITHIN
+        self.counts["ledger_failures_total",] += 1
+        if now >= self._log_at:
+            self._log_at = now + LOG_EVERY
+            logger.error("the ledger fails: nothing is accepted or published until it can be written", error=str(error))
+
+    def _deliver(self, turn: Turn) -> None:
+        """Publish what the turn brought, and count it."""
+        self._doors.publish(turn.live)
+        self.counts.update(turn.counts)
+        if turn.live:
+            self.counts["published_total",] += len(turn.live)
+        for seconds in turn.seconds:
+            self._within[bisect_left(EDGES, seconds)] += 1
+
+    def _acknowledge(self, turn: Turn) -> None:
+        for epoch, tickets in turn.tickets.items():
+            known = turn.known.get(epoch, [])
+            while len(known) > BATCH:  # what is known of a frame must not come after its ticket
+                self._doors.tell_broker(Jack(epoch=epoch, tickets=[], known=known[:BATCH]))
+                known = known[BATCH:]
+            for start in range(0, len(tickets), BATCH):
+                self._doors.tell_broker(Jack(epoch=epoch, tickets=tickets[start : start + BATCH], known=known))
+                known = []
+        for start in range(0, len(turn.closings), BATCH):
+            closings = turn.closings[start : start + BATCH]
+            self._doors.tell_broker(Closed(epoch=self._joiner.broker, items=closings))
+
+    def _serve_consumers(self, now: float) -> None:
+        """Hear consumers, and do one bounded piece of work for one of them."""
+        for identity, since in self._doors.questions():
+            if not self._catchup.ask(identity, since):
+                self.counts["refused_total", "catchup_full"] += 1
+        try:
+            answer = self._catchup.step()
+        except LedgerError as error:
+            self._ledger_failed(now, error)
+            return
+        if answer is not None:
+            self._doors.answer(*answer)
