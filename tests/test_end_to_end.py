@@ -9,10 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
+from broker.line import Rules
 from clients.camera import Camera
 from tests.peers import Context
 from tests.whole_line import whole_line
 from workers import tiny
+from workers.engine.fake import Fake
 
 Endpoint = Callable[[str], str]
 
@@ -116,3 +118,53 @@ def assert_same(found: list[dict[str, Any]], wanted: list[dict[str, Any]], most:
             and abs(one["score"] - expected["score"]) <= 0.01
         ]
         assert close, expected
+
+
+def test_monitor_frames_stay_fresh_and_reconcile(endpoint: Endpoint, context: Context, tmp_path: Path) -> None:
+    with whole_line(endpoint, context, tmp_path, {"slow": Fake(delay=0.02)}, cameras=["cam1:monitor", "cam2"]) as line:
+        with Camera("cam1", endpoint=line.line.endpoints.frontend, context=context, policy="monitor") as camera:
+            for number in range(60):
+                camera.send(spots(number), encoding="bgr8", timeout=10.0)
+            assert camera.flush(20.0)
+            stats = camera.stats
+        counts = line.broker.router.counts
+        accepted = counts["accepted_total", "cam1"]
+        assert stats.sent == accepted == counts["settled_total", "cam1"]
+        joined = counts["tasks_total", "slow", "ok"]
+        line.wait_published(joined)
+        assert counts["tasks_total", "slow", "dropped"] == accepted - joined
+        assert line.report()["accepted"] == 0
+    assert [header["seq"] for _, header, _ in line.published] == [None] * joined
+    shown = [body["seq"] for _, _, body in line.published]
+    assert shown == sorted(set(shown))
+    assert stats.sent + stats.superseded == 60
+
+
+def test_the_frames_of_one_part_are_merged_to_one_verdict(endpoint: Endpoint, context: Context, tmp_path: Path) -> None:
+    model = tmp_path / "tiny.onnx"
+    tiny.make(model)
+    rules = Rules(ng=["red"], least_score=0.3)
+    with whole_line(endpoint, context, tmp_path, {"tiny": model}, rules=rules) as line:
+        end = line.line.endpoints.frontend
+        with (
+            Camera("cam1", endpoint=end, context=context, deadline=30.0) as first,
+            Camera("cam2", endpoint=end, context=context, deadline=30.0) as second,
+        ):
+            red = spots(3)
+            red[:, :, :2] = 0
+            for part, (one, two) in {"good": (spots(1), spots(2)), "bad": (spots(1), red)}.items():
+                first.send(one, encoding="bgr8", part=part, timeout=20.0)
+                second.send(two, encoding="bgr8", part=part, timeout=20.0)
+            first.send(spots(5), part="good", timeout=20.0)
+            assert first.flush(20.0)
+            assert second.flush(20.0)
+            assert first.stats.rejected == {"part_duplicate": 1}
+        line.wait_published(6)
+    parts = {body["part"]: body for topic, _, body in line.published if topic.startswith("part/")}
+    assert {part: (body["verdict"], body["outcome"]) for part, body in parts.items()} == {
+        "good": ("ok", "complete"),
+        "bad": ("ng", "complete"),
+    }
+    assert len(parts["good"]["frames"]) == 2
+    frames = {(body["camera"], body["part"]): body["verdict"] for topic, _, body in line.published if "frame/" in topic}
+    assert frames == {("cam1", "good"): "ok", ("cam2", "good"): "ok", ("cam1", "bad"): "ok", ("cam2", "bad"): "ng"}

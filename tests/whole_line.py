@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import msgspec
 import zmq
 
 from broker.join_server import JoinServer
-from broker.line import Endpoints, Line, Model, Route, Station, from_flags
+from broker.line import Endpoints, Line, Model, Route, Rules, Station, from_flags
 from broker.report import report
 from broker.server import BrokerServer
 from tests.peers import Context, running
@@ -25,11 +25,13 @@ NAMES = ("frontend", "backend", "egress", "live", "catchup", "copies", "pictures
 class WholeLine:
     """Cameras cam1 and cam2, each seen by every model; a consumer that notes whatever is published."""
 
-    def __init__(self, endpoint: Callable[[str], str], context: Context, folder: Path, models: dict[str, Any]) -> None:
+    def __init__(
+        self, endpoint: Callable[[str], str], context: Context, folder: Path, models: dict[str, Any], **line: Any
+    ) -> None:
         self.context = context
         self.models = models
         self.ledger = folder / "ledger.sqlite"
-        self.line = _line(endpoint, list(models))
+        self.line = _line(endpoint, list(models), **line)
         self.published: list[tuple[str, Any, Any]] = []
         self._stack = ExitStack()
         self._live: zmq.Socket[bytes] | None = None
@@ -80,13 +82,18 @@ class WholeLine:
         return report(self.ledger)
 
 
-def _line(endpoint: Callable[[str], str], models: list[str]) -> Line:
-    line = from_flags(cameras=["cam1", "cam2"], models=models, deadline=30.0)
+def _line(
+    endpoint: Callable[[str], str],
+    models: list[str],
+    cameras: Sequence[str] = ("cam1", "cam2"),
+    rules: Rules | None = None,
+) -> Line:
+    line = from_flags(cameras=list(cameras), models=models, deadline=30.0)
     ends: dict[str, Any] = {name: endpoint(name) for name in NAMES}
     return msgspec.structs.replace(
         line,
-        endpoints=msgspec.structs.replace(Endpoints(), sessions=(30000, 39999), metrics=0, **ends),
-        stations={"station": Station()},
+        endpoints=msgspec.structs.replace(Endpoints(), sessions=(20000, 29999), metrics=0, **ends),
+        stations={"station": Station(rules=rules)},
         models={name: Model() for name in models},
         routes={camera: Route(models=models) for camera in line.cameras},
     )
@@ -94,7 +101,7 @@ def _line(endpoint: Callable[[str], str], models: list[str]) -> Line:
 
 @contextmanager
 def whole_line(
-    endpoint: Callable[[str], str], context: Context, folder: Path, models: dict[str, Any]
+    endpoint: Callable[[str], str], context: Context, folder: Path, models: dict[str, Any], **line: Any
 ) -> Iterator[WholeLine]:
-    with WholeLine(endpoint, context, folder, models) as line:
-        yield line
+    with WholeLine(endpoint, context, folder, models, **line) as instance:
+        yield instance
