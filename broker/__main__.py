@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -73,6 +74,8 @@ def _ending(stop: Callable[[], None]) -> Iterator[None]:
 
 def _serve(process: str, run: Callable[[], None]) -> None:
     """Run a server; one that can not bind an endpoint or open its ledger ends with 1 and the reason."""
+    gc.freeze()
+    gc.set_threshold(20_000)  # open frames come and go without cycles: looking for some more often only costs
     try:
         run()
     except (OSError, sqlite3.Error, ValueError) as error:

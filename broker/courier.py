@@ -61,8 +61,6 @@ class Courier:
     def deliver(self, text: str, digest: str) -> None:
         """Empty the outbox and the egress."""
         router, outbox = self.router, self.router.outbox
-        if outbox.copies:
-            self._copy_all(outbox.copies)
         self._send_jobs(outbox.jobs)
         for identity, message in outbox.to_workers:
             self.send(self.doors.backend, identity, message)
@@ -76,6 +74,8 @@ class Courier:
         if router.egress.items:
             items, router.egress.items = router.egress.items, []
             self._tell_join(items)
+        if outbox.copies:
+            self._copy_all(outbox.copies)
 
     def send(self, socket: Socket, identity: bytes, message: Message) -> bool:
         """One message to one peer; False, and counted, when it is gone or its queue is full."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import secrets
 import threading
 import time
@@ -76,7 +75,6 @@ class BrokerServer:
             self.ready.set()
             if self._on_open is not None:
                 self._on_open(self)
-            gc.freeze()
             while not self._should_stop.is_set():
                 self._turn()
         finally:

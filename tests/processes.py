@@ -36,9 +36,8 @@ class Processes:
 
     def _line(self, cameras: list[str], settings: dict[str, Any]) -> Line:
         line = from_flags(cameras=cameras, models=list(self.models), deadline=60.0)
-        first = free_port()
         ends: dict[str, Any] = {name: f"tcp://127.0.0.1:{free_port()}" for name in NAMES}
-        endpoints = msgspec.structs.replace(Endpoints(), sessions=(first, min(first + 99, 65000)), metrics=0, **ends)
+        endpoints = msgspec.structs.replace(Endpoints(), sessions=(20000, 29999), metrics=0, **ends)
         return msgspec.structs.replace(
             line,
             endpoints=endpoints,
