@@ -22,6 +22,9 @@ from broker import parent
 
 #: Longest line of a child that is kept whole, in bytes; a longer one comes in pieces.
 LINE_LIMIT: Final = 64 << 10
+#: Seconds that `close` waits for a killed process to be gone, and for the last lines of one that is.
+GONE_WITHIN: Final = 5.0
+READ_WITHIN: Final = 0.5
 #: Exit code that is reported for a command that could not be started.
 NOT_STARTED: Final = 127
 
@@ -61,7 +64,7 @@ class Process:
                 stdout=stdout,
                 stderr=subprocess.PIPE,
                 env={**os.environ, **self._env, parent.VARIABLE: "1"},
-                **_own_group(),
+                **own_group(),
             )
         for stream in (self._popen.stdout, self._popen.stderr):
             if stream is not None:
@@ -76,7 +79,7 @@ class Process:
     def ask(self) -> None:
         """Ask for an orderly end: SIGTERM; on Windows CTRL_BREAK or, where there is no console, the end of the pipe."""
         try:
-            self._signal(_ASK)
+            self._signal(ASK)
         except OSError:
             self._close_stdin()
 
@@ -90,15 +93,15 @@ class Process:
         if self._popen is not None:
             self._popen.kill()
 
-    def close(self, timeout: float = 0.5) -> None:
-        """After its end: wait until its last lines are read, and close the pipes."""
+    def close(self) -> None:
+        """After its end, or after `kill`: wait until the system and its last lines agree that it is gone."""
         self._close_stdin()
         if self._popen is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._popen.wait(timeout)
+                self._popen.wait(GONE_WITHIN)
         for reader in self._readers:
             # A grandchild that holds the pipe open keeps the reader waiting; it is a daemon and does no harm.
-            reader.join(timeout)
+            reader.join(READ_WITHIN)
         self._readers.clear()
 
     def _signal(self, number: int) -> None:
@@ -116,17 +119,19 @@ class Process:
         return self._output.open("ab")
 
 
+# `ASK`: the signal that asks a process for an orderly end. `own_group`: what makes Popen start a group of its own.
 if sys.platform == "win32":
-    _ASK: Final = signal.CTRL_BREAK_EVENT
+    ASK: Final = signal.CTRL_BREAK_EVENT
 
-    def _own_group() -> dict[str, Any]:
-        # CTRL_C_EVENT cannot be sent to one group, CTRL_BREAK_EVENT can; the flag also keeps Ctrl-C from the child.
+    def own_group() -> dict[str, Any]:
+        """CTRL_C_EVENT cannot be sent to one group, CTRL_BREAK_EVENT can; the flag also keeps Ctrl-C from the child."""
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 
 else:
-    _ASK: Final = signal.SIGTERM
+    ASK: Final = signal.SIGTERM
 
-    def _own_group() -> dict[str, Any]:
+    def own_group() -> dict[str, Any]:
+        """Ctrl-C at a terminal goes to the foreground group, which this is not."""
         return {"process_group": 0}
 
 

@@ -109,25 +109,25 @@ class Screen:
                 draw()
 
     def _draw_lines(self) -> None:
-        """Draw some of the lines that wait; wait a moment for the first of them."""
+        """Draw some of the lines that wait, at once: each print draws the table below them again."""
+        lines = []
         dropped, self._dropped = self._dropped, 0
         if dropped:
-            text = f"{dropped} log lines were dropped: the terminal takes them too slowly"
-            self._draw_line(_own(text, "warning"))
+            lines.append(_own(f"{dropped} log lines were dropped: the terminal takes them too slowly", "warning"))
         try:
-            self._draw_line(self._lines.get(timeout=0.1))
-            for _ in range(BURST):
-                self._draw_line(self._lines.get_nowait())
+            lines.append(self._lines.get(timeout=0.1))
+            while len(lines) < BURST:
+                lines.append(self._lines.get_nowait())
         except queue.Empty:
-            return
+            pass
+        if lines and self._json:
+            now = datetime.now(UTC).isoformat()
+            self._console.out("\n".join(logline.to_json(line, now) for line in lines), highlight=False)
+        elif lines:
+            self._console.print(Text("\n").join(map(self._render, lines)), soft_wrap=True)
 
-    def _draw_line(self, line: LogLine) -> None:
-        if self._json:
-            text = logline.to_json(line, now=datetime.now(UTC).isoformat())
-            self._console.out(text, highlight=False)
-        else:
-            colour = self._colours.get(line.name, "bold")
-            self._console.print(logline.render(line, colour=colour, width=self._width), soft_wrap=True)
+    def _render(self, line: LogLine) -> Text:
+        return logline.render(line, colour=self._colours.get(line.name, "bold"), width=self._width)
 
 
 def _own(text: str, level: str) -> LogLine:

@@ -41,9 +41,7 @@ def plain(new: Snapshot, old: Snapshot) -> str:
 
 
 def _cameras(new: Snapshot, old: Snapshot) -> Table:
-    table = _table(
-        "camera", "accepted", "frames/s", "in flight", "complete", "incomplete", "missed", "p50 ms", "p99 ms"
-    )
+    table = _table("camera", "accepted", "frames/s", "in flight", "complete", "incomplete", "missed")
     for camera, accepted in sorted(new.broker.by("gongwei_accepted_total", "camera").items()):
         before = old.broker.total("gongwei_accepted_total", camera=camera)
         table.add_row(
