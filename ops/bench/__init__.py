@@ -26,6 +26,7 @@ def broker(
     seconds_per_run: Annotated[float, typer.Option(min=0.1, help="Seconds counted in each trial.")] = 2.0,
     warm_up: Annotated[float, typer.Option(min=0.0, help="Seconds before counting begins.")] = 1.0,
     cameras: Annotated[int, typer.Option(min=1, max=64, help="Cameras (senders) that share one process.")] = 2,
+    window_mb: Annotated[int, typer.Option(min=1, help="Unsettled payloads of one camera at most, in MB.")] = 64,
     io_threads: Annotated[int, typer.Option(min=1, help="I/O threads of load generator, proxy and consumers.")] = 1,
     folder: Annotated[
         Path | None, typer.Option(help="Where ledgers are put for the time (a disk of its own?).")
@@ -66,6 +67,7 @@ def broker(
         warm_up=warm_up,
         cameras=cameras,
         io_threads=io_threads,
+        window_bytes=window_mb * 1_000_000,
         folder=str(folder.resolve()) if folder else None,
     )
     passed = show_profile(plan, settings, profile) if profile else show_broker_bench(plan, settings, report)
@@ -75,6 +77,7 @@ def broker(
 @app.command()
 def worker(
     model: Annotated[Path, typer.Option(metavar="FILE.onnx", exists=True, dir_okay=False, help="The model.")],
+    options: Annotated[list[str] | None, typer.Argument(help="After --: more options for `workers start`.")] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames counted in each trial.")] = 200,
     threads: Annotated[int, typer.Option(min=1, max=8, help="Sessions of the worker, and loops beside it.")] = 1,
     engine_threads: Annotated[int, typer.Option(min=1, help="Threads inside one inference.")] = 1,
@@ -94,12 +97,19 @@ def worker(
         gongwei bench worker --model yolov5n.onnx
 
         gongwei bench worker --model classifier.onnx --frames 2000 --max-batch 8 --report worker.json
+
+        gongwei bench worker --model mobilenet.onnx -- --task classify --mean 127.5 --std 127.5 --fit crop
     """
     from ops.bench.screen import show_worker_bench
     from ops.bench.worker import Workload
 
     workload = Workload(
-        model=str(model.resolve()), frames=frames, threads=threads, engine_threads=engine_threads, max_batch=max_batch
+        model=str(model.resolve()),
+        frames=frames,
+        threads=threads,
+        engine_threads=engine_threads,
+        max_batch=max_batch,
+        options=options or [],
     )
     raise typer.Exit(0 if show_worker_bench(workload, pairs, report) else 1)
 

@@ -70,6 +70,7 @@ def describe(settings: Settings, sizes: list[int]) -> str:
     return (
         f"{settings.seconds:g} s counted after {settings.warm_up:g} s of warm-up; {settings.cameras} senders; "
         f"I/O threads of load, proxy, consumers: {settings.io_threads} each; linger 0; socket buffers: the system's; "
+        "broker and join as they ship; "
         f"high-water marks of the baselines, unsettled frames of one camera: {windows}"
     )
 

@@ -55,7 +55,7 @@ def show_broker_bench(plan: Plan, settings: Settings, report: Path | None) -> bo
         def advance(trial: Trial, outcome: Measurement | BenchError) -> None:
             progress.update(task, advance=1, description=_name(trial))
             if isinstance(outcome, BenchError):
-                progress.console.print(f"[red]{_name(trial)} failed:[/] {outcome}", highlight=False)
+                progress.console.print(f"[red]{_name(trial)} failed:[/] {outcome}", highlight=False, soft_wrap=True)
             elif outcome.troubles:
                 progress.console.print(f"[yellow]{_name(trial)}:[/] {outcome.troubles}", highlight=False)
 
@@ -89,7 +89,7 @@ def show_worker_bench(workload: Workload, pairs: int, report: Path | None) -> bo
                 results.append(run_case(workload, case, pairs, lambda: progress.advance(task)))
     except BenchError as error:
         failed = True
-        errors.print(f"[red]failed:[/] {error}", highlight=False)
+        errors.print(f"[red]failed:[/] {error}", highlight=False, soft_wrap=True)
     shown = [worker_table(results)]
     output.print(f"{machine}\n{describe_workload(workload)}\n", highlight=False)
     output.print(shown[0])
@@ -107,7 +107,7 @@ def show_soak(soak: Soak, report: Path | None, picture: Path | None) -> bool:
         try:
             record, problems = run_soak(soak, lambda record: progress.update(task, completed=len(record.times)))
         except BenchError as error:
-            errors.print(f"[red]failed:[/] {error}", highlight=False)
+            errors.print(f"[red]failed:[/] {error}", highlight=False, soft_wrap=True)
             return False
     shown = [soak_table(record)]
     output.print(f"{machine}\n", highlight=False)
@@ -126,7 +126,7 @@ def show_profile(plan: Plan, settings: Settings, file: Path) -> bool:
     try:
         measurement = profile_broker(trial, settings, file)
     except BenchError as error:
-        Console(stderr=True).print(f"[red]{_name(trial)} failed:[/] {error}", highlight=False)
+        Console(stderr=True).print(f"[red]{_name(trial)} failed:[/] {error}", highlight=False, soft_wrap=True)
         return False
     open_console().print(f"{_name(trial)} under cProfile: {measurement.tasks_per_s:,.0f} tasks/s; all of it: {file}")
     return True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct, field
 
+from broker import report as ledger_report
 from ops.bench.board import Board, Slot
 from ops.bench.camera import Cameras
 from ops.bench.child import command
@@ -147,25 +146,16 @@ def unsettled(board: Board) -> int:
 
 
 def _reconcile(soak: Soak, ledger: Path, board: Board) -> list[str]:
-    """What differs between the cameras' counts, what they were told, and the rows of the ledger."""
-    counts = board.counts
-    problems = [f"{counts[slot]} {slot.name.lower()}" for slot in _TROUBLES if counts[slot]]
+    """What differs between the cameras' counts, what they were told, and the ledger."""
+    sent = board.counts[Slot.SENT]
+    problems = [f"{board.counts[slot]} {slot.name.lower()}" for slot in _TROUBLES if board.counts[slot]]
     if left := unsettled(board):
-        problems.append(f"{left} of {counts[Slot.SENT]} frames were never settled")
-    for name, number in ledger_rows(ledger).items():
-        wanted = counts[Slot.SENT] * (soak.models if name == "answers" else 1)
-        if number != wanted:
-            problems.append(f"the ledger has {number} {name} and not {wanted}")
+        problems.append(f"{left} of {sent} frames were never settled")
+    told = ledger_report.report(ledger)
+    answers = sum(statuses.get("ok", 0) for statuses in told["statuses"].values())
+    found = {name: told[name] for name in ("accepted", "complete", "published", "open", "duplicates", "unpublished")}
+    wanted = {"accepted": sent, "complete": sent, "published": sent, "answers ok": sent * soak.models}
+    for name, number in (found | {"answers ok": answers}).items():
+        if number != wanted.get(name, 0):
+            problems.append(f"the ledger says {name}: {number}, and not {wanted.get(name, 0)}")
     return problems
-
-
-def ledger_rows(ledger: Path) -> dict[str, int]:
-    """How many frames have an outcome, were published, and how often; and how many answers are `ok`."""
-    queries = {
-        "closed frames": "SELECT count(*) FROM frames WHERE outcome IS NOT NULL",
-        "published frames": "SELECT count(DISTINCT frame) FROM published",
-        "publications": "SELECT count(frame) FROM published",
-        "answers": "SELECT count(*) FROM results WHERE status = 'ok'",
-    }
-    with contextlib.closing(sqlite3.connect(f"{ledger.as_uri()}?mode=ro", uri=True)) as db:
-        return {name: db.execute(query).fetchone()[0] for name, query in queries.items()}

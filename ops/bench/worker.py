@@ -33,13 +33,17 @@ _DEADLINE = 60.0
 
 
 class Workload(Struct, frozen=True, kw_only=True):
-    """The model, and how it is run: by worker and bare loop alike. `frames` are counted in each trial."""
+    """The model, and how it is run: by worker and bare loop alike. `frames` are counted in each trial.
+
+    `options`: more for the command line of `workers start`.
+    """
 
     model: str
     frames: int
     threads: int
     engine_threads: int
     max_batch: int
+    options: list[str] = []
     transport: str = "tcp"
     folder: str | None = None
 
@@ -182,7 +186,7 @@ def _worker_command(workload: Workload, line: Path) -> list[str]:
         "--max-batch": workload.max_batch,
     }
     arguments = [text for option, value in options.items() for text in (option, str(value))]
-    return [sys.executable, "-m", "workers", "start", *arguments]
+    return [sys.executable, "-m", "workers", "start", *arguments, *workload.options]
 
 
 def write_pictures(case: Case, folder: Path) -> list[Path]:
