@@ -1,0 +1,168 @@
+"""The recorder's loop: copies from the broker, verdicts from the live stream, pictures to whoever asks."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import zmq
+from msgspec import Struct
+
+from broker import log, wire
+from broker.recorder import Counts, Recorder
+from broker.wire import Ask, Copy, Key, Message, Picture, Verdict, WireError
+
+logger = log.get(__name__)
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+#: Copies that wait in front of the recorder; the broker drops what comes on top of them.
+COPIES_WAITING: Final = 8
+#: Messages that one turn takes from each socket.
+BURST: Final = {"copies": 16, "live": 1024, "pictures": 16}
+#: Longest wait for a message in milliseconds: `stop` is noticed within it.
+LONGEST_WAIT: Final = 50
+
+
+class _Joined(Struct, gc=False):
+    """What the recorder reads of a joined frame."""
+
+    camera: str
+    boot: str
+    seq: int
+    verdict: Verdict
+
+
+_JOINED: Final = msgspec.msgpack.Decoder(_Joined)
+
+
+class RecorderServer:
+    """Keeps pictures of one line. `run` opens, serves and closes everything in the calling thread.
+
+    `copies` is the broker's endpoint, `live` the join's; `pictures` is bound here. `memory` and `disk` in MB; `keep`:
+    verdicts whose pictures are stored. `context`: to be shared by all who meet over inproc; by default an own one.
+    """
+
+    def __init__(
+        self,
+        *,
+        copies: str,
+        live: str,
+        pictures: str,
+        folder: Path,
+        memory: int,
+        disk: int,
+        keep: Collection[str],
+        context: Context | None = None,
+    ) -> None:
+        self.counts: Counts = Counter()
+        self.ready = threading.Event()
+        self._endpoints = copies, live, pictures
+        self._folder = folder
+        self._context = context
+        self._recorder = Recorder(folder, memory << 20, disk << 20, keep, self.counts)
+        self._should_stop = threading.Event()
+
+    def stop(self) -> None:
+        """Ask `run` to end; callable from any thread and from signal handlers."""
+        self._should_stop.set()
+
+    def run(self) -> None:
+        """Serve until `stop`. Raises OSError when the folder cannot be used, zmq.ZMQError when the endpoint cannot be
+        bound."""
+        self._recorder.load()
+        with contextlib.ExitStack() as stack:
+            self._open(stack)
+            logger.info("recorder open", folder=str(self._folder), pictures=self._endpoints[2])
+            self.ready.set()
+            while not self._should_stop.is_set():
+                self._turn()
+
+    def samples(self) -> dict[tuple[str, ...], float]:
+        """Counters and gauges, for `metrics.served`; callable from any thread."""
+        return {**self.counts, **self._recorder.gauges()}
+
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        context = self._context or stack.enter_context(zmq.Context())
+        copies, live, pictures = self._endpoints
+        self._pictures = stack.enter_context(context.socket(zmq.ROUTER))
+        self._pictures.setsockopt(zmq.LINGER, 0)
+        self._pictures.setsockopt(zmq.SNDHWM, 16)
+        self._pictures.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)
+        self._pictures.bind(pictures)
+        self._copies = stack.enter_context(context.socket(zmq.PULL))
+        self._copies.setsockopt(zmq.RCVHWM, COPIES_WAITING)
+        self._copies.connect(copies)
+        self._live = stack.enter_context(context.socket(zmq.SUB))
+        self._live.setsockopt(zmq.RCVHWM, 10_000)
+        self._live.subscribe(b"frame/")
+        self._live.connect(live)
+        self._poller = zmq.Poller()
+        for socket in (self._copies, self._live, self._pictures):
+            self._poller.register(socket, zmq.POLLIN)
+
+    def _turn(self) -> None:
+        self._poller.poll(LONGEST_WAIT)
+        for segments in _waiting(self._copies, BURST["copies"]):
+            self._checked(self._take_copy, segments)
+        for segments in _waiting(self._live, BURST["live"]):
+            self._checked(self._take_verdict, segments)
+        for segments in _waiting(self._pictures, BURST["pictures"]):
+            self._checked(self._answer, segments)
+
+    def _checked(self, handle: Any, segments: list[zmq.Frame]) -> None:
+        try:
+            handle(segments)
+        except WireError as error:
+            self.counts["refused_total", error.reason] += 1
+
+    def _take_copy(self, segments: list[zmq.Frame]) -> None:
+        if len(segments) != 3:
+            raise WireError("segments", f"{len(segments)} segments, 3 expected")
+        copy = _message(segments, Copy)
+        self._recorder.copy(copy, segments[2], len(segments[2].buffer))
+
+    def _take_verdict(self, segments: list[zmq.Frame]) -> None:
+        if len(segments) != 3:
+            raise WireError("segments", f"{len(segments)} segments, 3 expected")
+        try:
+            joined = _JOINED.decode(segments[2].buffer)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise WireError("header_invalid", str(error)) from None
+        self._recorder.verdict(Key(joined.camera, joined.boot, joined.seq), joined.verdict)
+
+    def _answer(self, segments: list[zmq.Frame]) -> None:
+        identity, *rest = segments
+        ask = _message(rest, Ask)
+        shown = self._recorder.find(ask.key)
+        if shown is None:
+            answer, payload = Picture(key=ask.key, found=False), b""
+        else:
+            encoding, shape, stride, payload = shown
+            answer = Picture(key=ask.key, found=True, encoding=encoding, shape=shape, stride=stride)
+        try:
+            self._pictures.send_multipart([identity, *wire.encode(answer), payload], zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            self.counts["undelivered_total", "Picture", "full"] += 1
+
+
+def _waiting(socket: zmq.Socket[bytes], most: int) -> Iterator[list[zmq.Frame]]:
+    for _ in range(most):
+        try:
+            yield socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return
+
+
+def _message(segments: list[zmq.Frame], kind: type[Message]) -> Any:
+    if len(segments) < 2:
+        raise WireError("segments", f"{len(segments)} segments, at least 2 expected")
+    message = wire.decode(segments[0].bytes, segments[1].buffer)
+    if not isinstance(message, kind):
+        raise WireError("unknown_type", f"{type(message).__name__} is no message for this socket")
+    return message
