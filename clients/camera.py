@@ -7,6 +7,7 @@ with Camera("cam1", endpoint="tcp://127.0.0.1:7001") as camera:
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 import threading
@@ -23,7 +24,7 @@ from broker import log
 from broker.wire import PROTOCOL, Encoding, Key, Policy
 from clients.dealer import Context
 from clients.encoding import JPEG_QUALITY, Encoded, encode_image
-from clients.errors import CameraError, CameraTimeout
+from clients.errors import CameraError, CameraTimeout, FrameTooLarge
 from clients.held import Ended
 from clients.holder import Holder
 from clients.latest import LatestHolder
@@ -42,6 +43,7 @@ CONFLICT_PATIENCE: Final = 3.0
 #: Longest deadline that brokers believe, in seconds.
 LONGEST_DEADLINE: Final = 86400.0
 
+_SLICE: Final = 0.5
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _REFUSED: Final = {
     "unknown_camera": "its line file has no such camera: add [cameras.{name}], or use a name that it has",
@@ -154,12 +156,12 @@ class Camera:
         `image` is what `encode_image` takes: a uint8 array (BGR, or grey) or the bytes of a JPEG or PNG. `part` names
         the workpiece; `captured_at` is `time.monotonic()` at the capture (default: now). A monitor frame never waits:
         it takes the place, and the key, of one that was not sent yet. Raises ImageError, CameraTimeout, or CameraError
-        when the broker refuses this camera or the frame is too large.
+        (FrameTooLarge) when the broker refuses this camera or the frame is too large.
         """
         moment = time.monotonic() if captured_at is None else captured_at
         encoded = self._encode(image, encoding, part)
         with self._changed:
-            if not self._changed.wait_for(self._may_go_on, timeout):
+            if not self._wait(self._may_go_on, timeout):
                 raise CameraTimeout(self._no_credit(timeout))
             return self._take(encoded, part, moment)
 
@@ -186,7 +188,7 @@ class Camera:
         """Wait until a frame may be sent; False: not within `timeout` seconds. For sources that can wait: what is taken
         only then is young when it leaves. Raises CameraError when the broker refuses this camera."""
         with self._changed:
-            self._changed.wait_for(self._may_go_on, timeout)
+            self._wait(self._may_go_on, timeout)
             self._check()
             return self._holder.room()
 
@@ -199,9 +201,8 @@ class Camera:
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until nothing is unsettled; False: not within `timeout` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._holder.idle() or bool(self._failure()), timeout) and (
-                self._holder.idle()
-            )
+            self._wait(lambda: self._holder.idle() or bool(self._failure()), timeout)
+            return self._holder.idle()
 
     @property
     def stats(self) -> Stats:
@@ -209,7 +210,22 @@ class Camera:
         with self._changed:
             return snapshot(self._holder, self._latencies, self._link is not None)
 
+    def latencies(self) -> list[float]:
+        """Seconds from capture to settled of the last frames, oldest first."""
+        with self._changed:
+            return list(self._latencies)
+
     # --- with the lock held ------------------------------------------------------------------------------------------
+
+    def _wait(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait for `condition`. In slices: on Windows nothing, not even Ctrl-C, ends a wait for a lock."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while not condition():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            self._changed.wait(min(left, _SLICE))
+        return True
 
     def _may_go_on(self) -> bool:
         return self._holder.room() or bool(self._failure())
@@ -219,7 +235,7 @@ class Camera:
         limit = self._holder.max_frame
         if limit and len(encoded.payload) > limit:
             self._skip("too_large")
-            raise CameraError(
+            raise FrameTooLarge(
                 f"a frame of {len(encoded.payload)} bytes ({encoded.encoding}) is over the broker's limit of {limit}: "
                 "compress it, or raise limits.max_frame in the line file"
             )

@@ -1,8 +1,9 @@
 """Errors of the clients.
 
 ClientError
-├── CameraError      a camera that cannot publish: refused, closed, its frame too large
-│   └── CameraTimeout    no credit in the time given (also a TimeoutError)
+├── CameraError      a camera that cannot publish: refused, closed
+│   ├── CameraTimeout    no credit in the time given (also a TimeoutError)
+│   └── FrameTooLarge    more bytes than the broker takes
 ├── ImageError       an image or bytes that cannot be sent as they are
 └── SourceError      a source of pictures that cannot be opened
 """
@@ -20,6 +21,10 @@ class CameraError(ClientError):
 
 class CameraTimeout(CameraError, TimeoutError):
     """There was no credit for a frame in the time given; the frame was not sent and used up no seq."""
+
+
+class FrameTooLarge(CameraError):
+    """A frame has more bytes than the broker takes; it was skipped, and said so."""
 
 
 class ImageError(ClientError):

@@ -12,7 +12,7 @@ import cv2
 
 from broker import log
 from clients.errors import SourceError
-from clients.sources import Shot, Source
+from clients.sources import SLICE, Shot, Source
 
 logger = log.get(__name__)
 
@@ -58,7 +58,8 @@ class LiveCapture(Source):
         try:
             while self._wait_turn():
                 with self._changed:
-                    self._changed.wait_for(lambda: self._newest is not None or self._closed.is_set())
+                    while self._newest is None and not self._closed.is_set():
+                        self._changed.wait(SLICE)
                     shot, self._newest = self._newest, None
                 if shot is None:
                     break

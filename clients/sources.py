@@ -26,6 +26,8 @@ from clients.errors import ImageError, SourceError
 
 logger = log.get(__name__)
 
+#: Longest single wait, in seconds: on Windows nothing, not even Ctrl-C, ends one.
+SLICE: Final = 0.5
 #: Files that are sent as they are.
 SENT_AS_IS: Final = (".jpg", ".jpeg", ".png")
 #: Files that are decoded first.
@@ -89,8 +91,8 @@ class Source:
             now = time.monotonic()
             due = now if self._due is None else max(self._due, now - 1 / self.rate)
             self._due = due + 1 / self.rate
-            if due > now and self._closed.wait(due - now):
-                return False
+            while now < due and not self._closed.wait(min(due - now, SLICE)):
+                now = time.monotonic()
         return not self._closed.is_set()
 
 
