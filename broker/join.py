@@ -186,7 +186,7 @@ class Joiner:
             if item.model not in frame.plan.models:
                 turn.counts["refused_total", "unasked"] += 1
             elif item.late or item.model in frame.answers:
-                self._later(frame, item)
+                self._later(message.epoch, frame, item)
             else:
                 self._answer(frame, item)
 
@@ -200,9 +200,12 @@ class Joiner:
         self._turn.rows.results.append(ResultRow(frame.row, model, *answer))
         self._turn.counts["results_total", model, answer.status] += 1
 
-    def _later(self, frame: Expected, item: Outcome) -> None:
-        """The first one stands. Another answer goes on record; the same one, or one that is no answer, does not."""
+    def _later(self, epoch: str, frame: Expected, item: Outcome) -> None:
+        """The first one stands, and the broker hears of it if it is another. Another answer goes on record; the same
+        one, or one that is no answer, does not."""
         first = frame.answers.get(item.model)
+        if first is not None and not item.late and first.status != item.status:
+            self._turn.known[epoch].append(Known(ticket=item.ticket, statuses={item.model: first.status}))
         same = first is not None and not item.late and first.tries == item.tries and first.status in _ANSWERS
         if same or item.status not in _ANSWERS:
             self._turn.counts["repeated_results_total", item.model] += 1

@@ -36,6 +36,8 @@ RETRY_AFTER: Final = 0.25
 REPEATS_WITHIN: Final = 1.0
 #: Longest wait for a message in seconds: `stop` is noticed within it.
 LONGEST_WAIT: Final = 0.05
+#: Shortest time between two commits in seconds: under load a transaction then takes in more, and costs less in all.
+GATHER: Final = 0.002
 #: Seconds between two log lines about the same trouble.
 LOG_EVERY: Final = 1.0
 #: Tickets, or frames, in one message to the broker: far below the limit of its header.
@@ -73,6 +75,7 @@ class JoinServer:
         self._should_stop = threading.Event()
         self._within = [0] * (len(EDGES) + 1)
         self._commit_seconds = 0.0
+        self._committed_at = 0.0
         self._commit_seconds_total = 0.0
         self._ledger_bytes = 0
         self._greet_at = 0.0
@@ -118,6 +121,7 @@ class JoinServer:
 
     def _turn(self) -> None:
         self._doors.wait(self._patience())
+        self._gather()
         messages = list(self._doors.received())
         now, wall = time.monotonic(), time.time()
         if now >= self._greet_at:
@@ -128,6 +132,12 @@ class JoinServer:
         else:
             self.counts["deferred_total",] += len(messages)
         self._serve_consumers(now)
+
+    def _gather(self) -> None:
+        """Right after a commit let more come in; a line with time to spare never waits here."""
+        left = self._committed_at + GATHER - time.monotonic()
+        if left > 0:
+            time.sleep(left)
 
     def _patience(self) -> int:
         """Milliseconds until something is to be done even if no message comes."""
@@ -168,6 +178,7 @@ class JoinServer:
         started = time.perf_counter()
         late = self._ledger.commit(turn.rows)
         self._commit_seconds = time.perf_counter() - started
+        self._committed_at = time.monotonic()
         self._commit_seconds_total += self._commit_seconds
         self.counts["commits_total",] += 1
         return late

@@ -67,6 +67,7 @@ def test_the_first_committed_answer_stands_and_a_later_one_is_on_record_once(ben
     second = items.outcome(key(0), status="failed", reason="tries", tries=2)
     turn = bench.turn(items.result(second))
     assert turn.tickets[EPOCH] == [second.ticket]
+    assert turn.known[EPOCH] == [Known(ticket=second.ticket, statuses={"alpha": "ok"})], "the broker thinks otherwise"
     assert turn.counts["late_results_total", "alpha"] == 1
     again = bench.turn(items.result(second))
     assert again.tickets[EPOCH] == [second.ticket]
