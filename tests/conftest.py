@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 import zmq
+from hypothesis import HealthCheck, settings
 
 import workers  # noqa: F401  before any cv2: it sets the limit of pixels that cv2 decodes
+
+# Machines are shared and noisy: how long an example takes says nothing about what is tested.
+settings.register_profile("line", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("line")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "testdata"
 
