@@ -1,0 +1,110 @@
+"""ONNX files by onnxruntime, on the CPU or a CUDA device; inputs are not copied, outputs have buffers of their own."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+
+from workers.engine import Array, Shape, Signature
+from workers.errors import EngineError
+
+#: Name of a device on the command line -> onnxruntime's provider.
+PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_ERRORS_ONLY: Final = 3
+
+
+class OnnxEngine:
+    """One onnxruntime session with its output buffers. Make it with `load`."""
+
+    def __init__(self, session: Any, signature: Signature, name: str) -> None:
+        self.name = name
+        self.signature = signature
+        self._session = session
+        self._input = session.get_inputs()[0]
+        self._half = self._input.type == "tensor(float16)"
+        self._outputs = [output.name for output in session.get_outputs()]
+        self._buffers: dict[int, list[Array]] = {}
+
+    @classmethod
+    def load(cls, path: Path, *, threads: int, device: str = "cpu", spinning: bool = False) -> OnnxEngine:
+        """Load the file for `threads` threads inside one call.
+
+        `spinning`: idle threads wait busily; only good where the cores have nothing else to do. Raises EngineError.
+        """
+        provider = PROVIDERS.get(device)
+        available = onnxruntime.get_available_providers()
+        if provider not in available:
+            known = [name for name, value in PROVIDERS.items() if value in available]
+            raise EngineError(f"device {device!r} is not available to onnxruntime here; available: {', '.join(known)}")
+        digest = _digest(path)
+        try:
+            session = onnxruntime.InferenceSession(str(path), _options(threads, spinning), providers=[provider])
+        # onnxruntime's exceptions have no common class below Exception.
+        except Exception as error:
+            raise EngineError(f"{path}: onnxruntime cannot load it: {error}; export or copy the file again") from error
+        signature = _signature(session, path, digest)
+        return cls(session, signature, f"onnxruntime {onnxruntime.__version__} ({device}, {threads} threads)")
+
+    def infer(self, batch: Array) -> list[Array]:
+        """Run float32 [n, channels, height, width], C-contiguous. A file with a fixed batch takes fewer rows too."""
+        count, fixed = len(batch), self.signature.input[0]
+        if fixed is not None and count < fixed:
+            batch = np.concatenate((batch, np.zeros((fixed - count, *batch.shape[1:]), np.float32)))
+        feed = batch.astype(np.float16) if self._half else batch
+        try:
+            return [output[:count] for output in self._run(feed)]
+        except Exception as error:  # see `load`
+            raise EngineError(f"onnxruntime could not run a batch of {count}: {error}") from error
+
+    def close(self) -> None:
+        self._session = None
+        self._buffers.clear()
+
+    def _run(self, feed: np.ndarray[Any, Any]) -> list[Array]:
+        buffers = self._buffers.get(len(feed))
+        if buffers is None:
+            # The first run of a batch size tells the shapes of its outputs.
+            outputs = self._session.run(self._outputs, {self._input.name: feed})
+            self._buffers[len(feed)] = [np.array(output, dtype=output.dtype, order="C") for output in outputs]
+            return [output.astype(np.float32, copy=False) for output in outputs]
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(self._input.name, onnxruntime.OrtValue.ortvalue_from_numpy(feed))
+        for name, buffer in zip(self._outputs, buffers, strict=True):
+            binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(buffer))
+        self._session.run_with_iobinding(binding)
+        return [buffer.astype(np.float32, copy=False) for buffer in buffers]
+
+
+def _options(threads: int, spinning: bool) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    return options
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EngineError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from None
+
+
+def _signature(session: Any, path: Path, digest: str) -> Signature:
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or inputs[0].type not in ("tensor(float)", "tensor(float16)") or len(inputs[0].shape) != 4:
+        found = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
+        raise EngineError(f"{path}: needs one float input [batch, 3, height, width], has {found}; export it like that")
+    outputs = tuple(_shape(output.shape) for output in session.get_outputs())
+    return Signature(_shape(inputs[0].shape), outputs, digest, session.get_modelmeta().custom_metadata_map)
+
+
+def _shape(dimensions: list[Any]) -> Shape:
+    """Symbolic dimensions come as text, unknown ones as None."""
+    return tuple(size if isinstance(size, int) and size > 0 else None for size in dimensions)

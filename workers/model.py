@@ -1,0 +1,191 @@
+"""What a model file is: its task, classes, input size and scaling, from its metadata, its outputs, or a person.
+
+Nothing is guessed in silence: what neither the file nor the command line says is asked for, with the flag to use.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, get_args
+
+from workers import coco
+from workers.engine import Shape, Signature
+from workers.errors import ModelError
+from workers.placement import Fit, Scaling
+from workers.yolo import HEAD
+
+Task: TypeAlias = Literal["detect", "segment", "classify"]
+
+#: Metadata keys of our own, beside Ultralytics' `task`, `names` and `imgsz`; `workers describe` writes them.
+MEAN: Final = "gongwei.mean"
+STD: Final = "gongwei.std"
+FIT: Final = "gongwei.fit"
+#: Longest `names` that is read from a file's metadata, in characters.
+NAMES_LIMIT: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hints:
+    """What a person says about a model; it wins over what the file says."""
+
+    task: Task | None = None
+    names: tuple[str, ...] | None = None
+    size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    fit: Fit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model as the worker uses it. `size`: (height, width) of its input; `batch`: its fixed batch, None: any."""
+
+    task: Task
+    names: tuple[str, ...]
+    size: tuple[int, int]
+    batch: int | None
+    scaling: Scaling
+    fit: Fit
+
+
+def describe(signature: Signature, hints: Hints, where: str) -> Model:
+    """The model in a file (`where`, for error texts). Raises ModelError with the flag that would help."""
+    task = hints.task or _task(signature, where)
+    scaling, fit = _scaling(task, signature.metadata, hints, where)
+    return Model(
+        task=task,
+        names=_names(_classes(task, signature.outputs, where), signature.metadata, hints, where),
+        size=hints.size or _size(signature, where),
+        batch=signature.input[0],
+        scaling=scaling,
+        fit=fit,
+    )
+
+
+def _task(signature: Signature, where: str) -> Task:
+    said = signature.metadata.get("task")
+    if said is not None:
+        known: tuple[Task, ...] = get_args(Task)
+        for task in known:
+            if said == task:
+                return task
+        raise ModelError(f"{where}: its metadata says task {said!r}; known: {', '.join(known)}; say --task")
+    match [len(shape) for shape in signature.outputs]:
+        case [3]:
+            return "detect"
+        case [3, 4]:
+            return "segment"
+        case [2]:
+            return "classify"
+    raise ModelError(f"{where}: outputs {list(signature.outputs)} are of no known task; say --task, or export again")
+
+
+def _classes(task: Task, outputs: tuple[Shape, ...], where: str) -> int:
+    """How many classes the outputs have room for."""
+    ranks = {"detect": [3], "segment": [3, 4], "classify": [2]}[task]
+    last = outputs[0][-1] if outputs and outputs[0] else None
+    if [len(shape) for shape in outputs] != ranks or last is None:
+        raise ModelError(
+            f"{where}: {task} needs outputs of {ranks} dimensions, the last one fixed; has {list(outputs)}"
+        )
+    if task == "classify":
+        return last
+    rows, coefficients = outputs[0][1], 0
+    if task == "segment":
+        if outputs[1][1] is None:
+            raise ModelError(f"{where}: the number of mask prototypes is not fixed; export with a fixed one")
+        coefficients = outputs[1][1]
+    if last - HEAD - coefficients < 1 or (rows is not None and rows < last and last > 1000):
+        raise ModelError(
+            f"{where}: output {list(outputs[0])} is not YOLOv5's [batch, boxes, {HEAD} + classes]"
+            " (YOLOv8 and later turn it round and have no objectness): export a YOLOv5 model"
+        )
+    return last - HEAD - coefficients
+
+
+def _names(count: int, metadata: Mapping[str, str], hints: Hints, where: str) -> tuple[str, ...]:
+    names = hints.names or _names_in(metadata, where)
+    if names is None and count == len(coco.NAMES):
+        names = coco.NAMES
+    if names is None:
+        raise ModelError(f"{where}: has {count} classes and no names; give them with --labels FILE, one name per line")
+    if len(names) != count:
+        raise ModelError(
+            f"{where}: has {count} classes, but {len(names)} names; give the right ones with --labels FILE"
+        )
+    return names
+
+
+def _names_in(metadata: Mapping[str, str], where: str) -> tuple[str, ...] | None:
+    """Ultralytics writes names as a Python list or as a dict from number to name."""
+    text = metadata.get("names")
+    if text is None:
+        return None
+    try:
+        value = ast.literal_eval(text) if len(text) <= NAMES_LIMIT else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = None
+    if isinstance(value, dict) and sorted(value) == list(range(len(value))):
+        value = [value[number] for number in range(len(value))]
+    if not isinstance(value, list) or not value:
+        raise ModelError(f"{where}: its metadata's names cannot be read: {text[:80]!r}; give them with --labels FILE")
+    return tuple(str(name) for name in value)
+
+
+def _size(signature: Signature, where: str) -> tuple[int, int]:
+    _, channels, height, width = signature.input
+    if channels not in (3, None):
+        raise ModelError(f"{where}: its input has {channels} channels; colour models (3) are supported")
+    if height is not None and width is not None:
+        return height, width
+    numbers = _numbers(signature.metadata, "imgsz", where)
+    if numbers is None or len(numbers) != 2:
+        raise ModelError(f"{where}: its input size is not fixed; say it with --size HEIGHTxWIDTH")
+    return int(numbers[0]), int(numbers[1])
+
+
+def _scaling(task: Task, metadata: Mapping[str, str], hints: Hints, where: str) -> tuple[Scaling, Fit]:
+    mean = hints.mean or _numbers(metadata, MEAN, where)
+    std = hints.std or _numbers(metadata, STD, where)
+    fit = hints.fit or _fit(metadata, where)
+    # YOLO's own scaling; a classifier's is known when Ultralytics exported it as one.
+    known = task != "classify" or metadata.get("task") == "classify"
+    if not known and (mean is None or std is None or fit is None):
+        raise ModelError(
+            f"{where}: a classifier whose scaling is unknown; say how grey levels 0..255 become its input with"
+            " --mean, --std and --fit, as in --mean 127.5 --std 127.5 --fit stretch, or --mean 123.675,116.28,103.53"
+            " --std 58.395,57.12,57.375 --fit crop (ImageNet); `workers describe` writes it into the file"
+        )
+    default = Scaling()
+    scaling = Scaling(_three(mean or default.mean, where), _three(std or default.std, where))
+    if min(scaling.std) <= 0:
+        raise ModelError(f"{where}: std {scaling.std} must be more than 0")
+    return scaling, fit or ("crop" if task == "classify" else "letterbox")
+
+
+def _fit(metadata: Mapping[str, str], where: str) -> Fit | None:
+    said = metadata.get(FIT)
+    known: tuple[Fit, ...] = get_args(Fit)
+    if said is not None and said not in known:
+        raise ModelError(f"{where}: its metadata says {FIT} {said!r}; known: {', '.join(known)}; say --fit")
+    return next((fit for fit in known if fit == said), None)
+
+
+def _numbers(metadata: Mapping[str, str], key: str, where: str) -> tuple[float, ...] | None:
+    text = metadata.get(key)
+    if text is None:
+        return None
+    try:
+        return tuple(float(number) for number in text.strip("[]() ").split(","))
+    except ValueError:
+        raise ModelError(f"{where}: its metadata's {key} {text[:80]!r} is not a list of numbers") from None
+
+
+def _three(values: tuple[float, ...], where: str) -> tuple[float, float, float]:
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    if len(values) != 3:
+        raise ModelError(f"{where}: mean and std take one number or three (red, green, blue), not {len(values)}")
+    return values[0], values[1], values[2]
