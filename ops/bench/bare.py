@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from msgspec import Struct
 
 from ops.bench.board import Board, Slot
 
-_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+if TYPE_CHECKING:
+    import numpy as np
+
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
 class BareLoop(Struct, frozen=True, kw_only=True, tag=True):
@@ -40,7 +42,7 @@ class BareLoop(Struct, frozen=True, kw_only=True, tag=True):
 
 def open_session(model: Path, engine_threads: int) -> Any:
     """An onnxruntime session with the options of the real engine: idle threads do not spin."""
-    # Here and not above: no other process of a benchmark needs it, and loading it takes them half a second.
+    # Here and not above, as numpy below: no other process of a benchmark needs it, and loading it takes half a second.
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -68,6 +70,8 @@ def example_input(session: Any, batch: int) -> np.ndarray[Any, Any]:
 
     Raises ValueError when the model fixes another batch, or does not fix its picture's size.
     """
+    import numpy as np
+
     given = session.get_inputs()[0]
     rows, *sides = given.shape
     if isinstance(rows, int) and rows != batch:
