@@ -17,7 +17,7 @@ class Timetable:
 
     def __init__(self) -> None:
         self._buckets: dict[int, dict[int, OpenFrame]] = {}
-        self._order: list[int] = []
+        self._order: list[int] = []  # slots as a heap; one whose bucket is gone is passed over
 
     def add(self, frame: OpenFrame) -> None:
         slot = int(frame.deadline / WIDTH)
@@ -28,27 +28,27 @@ class Timetable:
         bucket[id(frame)] = frame
 
     def remove(self, frame: OpenFrame) -> None:
-        bucket = self._buckets.get(int(frame.deadline / WIDTH))
-        if bucket is not None:
-            bucket.pop(id(frame), None)
+        slot = int(frame.deadline / WIDTH)
+        bucket = self._buckets.get(slot)
+        if bucket is not None and bucket.pop(id(frame), None) is not None and not bucket:
+            del self._buckets[slot]  # nobody is to be woken for it
 
     def due(self, now: float) -> Iterator[OpenFrame]:
         """Take out the frames whose deadline has passed."""
-        while self._order and self._order[0] * WIDTH <= now:
-            slot = self._order[0]
-            bucket = self._buckets[slot]
-            late = [frame for frame in bucket.values() if frame.deadline <= now]
+        while (slot := self._first()) is not None and slot * WIDTH <= now:
+            late = [frame for frame in self._buckets[slot].values() if frame.deadline <= now]
             for frame in late:
-                del bucket[id(frame)]
+                self.remove(frame)
             yield from late
-            if bucket:
+            if slot in self._buckets:
                 return
-            del self._buckets[slot]
-            heapq.heappop(self._order)
 
     def next(self) -> float | None:
-        """An instant not after the next deadline, exact when it is near; None: there is none."""
-        if not self._order:
-            return None
-        first = self._buckets[self._order[0]]
-        return min((frame.deadline for frame in first.values()), default=(self._order[0] + 1) * WIDTH)
+        """The next deadline; None: there is none."""
+        slot = self._first()
+        return None if slot is None else min(frame.deadline for frame in self._buckets[slot].values())
+
+    def _first(self) -> int | None:
+        while self._order and self._order[0] not in self._buckets:
+            heapq.heappop(self._order)
+        return self._order[0] if self._order else None
