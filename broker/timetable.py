@@ -17,14 +17,17 @@ class Timetable:
 
     def __init__(self) -> None:
         self._buckets: dict[int, dict[int, OpenFrame]] = {}
-        self._order: list[int] = []  # slots as a heap; one whose bucket is gone is passed over
+        self._order: list[int] = []  # slots as a heap, each once; one whose bucket is gone is passed over
+        self._ordered: set[int] = set()
 
     def add(self, frame: OpenFrame) -> None:
         slot = int(frame.deadline / WIDTH)
         bucket = self._buckets.get(slot)
         if bucket is None:
             bucket = self._buckets[slot] = {}
-            heapq.heappush(self._order, slot)
+            if slot not in self._ordered:
+                self._ordered.add(slot)
+                heapq.heappush(self._order, slot)
         bucket[id(frame)] = frame
 
     def remove(self, frame: OpenFrame) -> None:
@@ -50,5 +53,5 @@ class Timetable:
 
     def _first(self) -> int | None:
         while self._order and self._order[0] not in self._buckets:
-            heapq.heappop(self._order)
+            self._ordered.discard(heapq.heappop(self._order))
         return self._order[0] if self._order else None
