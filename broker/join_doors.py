@@ -27,6 +27,8 @@ _MORE: Final = zmq.NOBLOCK | zmq.SNDMORE
 class JoinDoors:
     """Opened and closed, as a context manager, by the thread that uses them. Nothing here waits but `wait`."""
 
+    _egress: zmq.Socket[bytes]
+
     def __init__(self, egress: str, live: str, catchup: str, context: Context | None, counts: Counts) -> None:
         self._endpoints = egress, live, catchup
         self._context = context
@@ -58,6 +60,7 @@ class JoinDoors:
             except zmq.Again:
                 self.drained = True
                 return
+            self._heard = True
             try:
                 message = wire.decode_message(segments)
             except WireError as error:
@@ -76,6 +79,13 @@ class JoinDoors:
             self._counts["undelivered_total", type(message).__name__, "full"] += 1
             return False
         return True
+
+    def revive(self) -> None:
+        """Nothing can be sent to the broker. Over inproc a broken connection is never made again: make a new one."""
+        if self._heard and self._egress_at.startswith("inproc:"):
+            self._poller.unregister(self._egress)
+            self._egress.close()
+            self._connect()
 
     def publish(self, live: Iterable[tuple[bytes, bytes, bytes]]) -> None:
         """Send (topic, header, body) to whoever listens; for one that does not keep up, libzmq drops them."""
@@ -121,7 +131,15 @@ class JoinDoors:
         self._catchup.setsockopt(zmq.SNDHWM, 16)
         self._catchup.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)
         self._catchup.bind(catchup)
-        self._egress = self._stack.enter_context(context.socket(zmq.DEALER))
+        self._poller = zmq.Poller()
+        self._poller.register(self._catchup, zmq.POLLIN)
+        self._stack.callback(lambda: self._egress.close())  # which may be another one by then
+        self._egress_context, self._egress_at = context, egress
+        self._connect()
+
+    def _connect(self) -> None:
+        self._heard = False
+        self._egress = self._egress_context.socket(zmq.DEALER)
         self._egress.setsockopt(zmq.LINGER, 0)
         self._egress.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a broker that is not there
         self._egress.setsockopt(zmq.MAXMSGSIZE, wire.BATCH_LIMIT)
@@ -129,7 +147,5 @@ class JoinDoors:
         self._egress.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
         self._egress.setsockopt(zmq.HEARTBEAT_IVL, 1000)
         self._egress.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
-        self._egress.connect(egress)
-        self._poller = zmq.Poller()
+        self._egress.connect(self._egress_at)
         self._poller.register(self._egress, zmq.POLLIN)
-        self._poller.register(self._catchup, zmq.POLLIN)

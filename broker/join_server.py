@@ -153,6 +153,7 @@ class JoinServer:
         if self._doors.tell_broker(JoinHello(epoch=self.epoch)):
             self._greet_at = now + HELLO_EVERY
         else:
+            self._doors.revive()
             self._greet_at = now + LONGEST_WAIT
         self._ledger_bytes = self._ledger.size()
 

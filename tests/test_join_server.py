@@ -206,6 +206,24 @@ def test_another_join_process_goes_on_where_this_one_stopped(rig: Rig) -> None:
     assert (counts["complete"], counts["open"], counts["duplicates"]) == (2, 0, 0)
 
 
+def test_another_broker_goes_on_where_the_first_one_stopped(rig: Rig) -> None:
+    """It knows nothing; the cameras send again what was not settled."""
+    items = rig.broker.items
+    rig.broker.tell(items.expectation(key(0), ["alpha", "beta"], budget=60.0), items.outcome(key(0), "alpha"))
+    rig.broker.settle()
+    rig.broker.__exit__()
+    with FakeBroker(rig.egress, rig.context) as broker:
+        broker.items = items = Items("ffffffffffff")
+        again = items.expectation(key(0), ["alpha", "beta"], budget=50.0)
+        broker.tell(again)
+        broker.settle()
+        assert broker.known[again.ticket].statuses == {"alpha": "ok"}
+        broker.tell(items.outcome(key(0), "beta"))
+        broker.settle()
+        broker.until(lambda: rig.frames() == [0])
+    assert report(rig.ledger)["complete"] == 1
+
+
 def test_a_second_join_on_the_ledger_says_so(rig: Rig, endpoint: Endpoint) -> None:
     names = (endpoint(name) for name in ("egress2", "live2", "catchup2"))
     egress, live, catchup = names
