@@ -99,7 +99,9 @@ def test_detections_agree_with_the_published_baseline_through_the_whole_line(
         for name, file in files.items():
             wanted = baseline[file].get(pictures[body["seq"]])
             if wanted is not None:
-                height, width = cv2.imread(str(testdata / "images" / pictures[body["seq"]])).shape[:2]
+                shown = cv2.imread(str(testdata / "images" / pictures[body["seq"]]))
+                assert shown is not None
+                height, width = shown.shape[:2]
                 assert_same(body["results"][name]["detections"], wanted, [width, height] * 2)
 
 
