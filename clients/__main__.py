@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import time
+import io
+import sys
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 
-from broker import line as line_file
 from broker import log
-from broker.line import CameraEntry, Endpoints, Line, LineError
-from broker.wire import Policy
-from clients.camera import ENDPOINT, Camera
+from broker.line import Endpoints
+from clients import publish
+from clients.camera import ENDPOINT
 from clients.ending import when_asked_to_end
-from clients.errors import CameraError, SourceError
 from clients.feed import Feed
-from clients.progress import Progress, describe
 from clients.sources import SPECS
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -43,29 +40,6 @@ ReportOption = Annotated[
 ]
 JsonLog = Annotated[bool, typer.Option("--json-log", help="Log JSON lines.")]
 LevelOption = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
-
-
-def _usage(message: str) -> typer.Exit:
-    typer.echo(message, err=True)
-    return typer.Exit(2)
-
-
-def _load(path: Path | None) -> Line | None:
-    try:
-        return None if path is None else line_file.load(path)
-    except LineError as error:
-        raise _usage(str(error)) from None
-
-
-def _entry(line: Line | None, path: Path | None, name: str) -> CameraEntry:
-    """The camera's entry in the line file; defaults without a file. Exits with 2 when the file has no such camera."""
-    if line is None:
-        return CameraEntry(station="station")
-    try:
-        return line.cameras[name]
-    except KeyError:
-        known = ", ".join(line.cameras)
-        raise _usage(f"{path}: there is no [cameras.{name}]; it has {known}") from None
 
 
 @app.command()
@@ -109,16 +83,17 @@ def camera(
     from clients.sources import open_source
 
     log.configure(json=json_log, level=log_level, process=f"camera {name}")
-    described = _load(line)
-    entry = _entry(described, line, name)
-    try:
+    described = publish.load(line)
+    entry = publish.entry(described, line, name)
+    ready = publish.camera(name, entry, described, broker, policy, deadline)
+    with publish.usage_errors():
         opened = open_source(
-            source or _beside(line, entry.source), rate=entry.rate if rate is None else rate, loop=loop, seed=seed
+            source or publish.beside(line, entry.source),
+            rate=entry.rate if rate is None else rate,
+            loop=loop,
+            seed=seed,
         )
-    except SourceError as error:
-        raise _usage(str(error)) from None
-    ready = _camera(name, entry, described, broker, policy, deadline)
-    raise typer.Exit(_feed(Feed(ready, opened, frames=frames, run=run), report))
+    raise typer.Exit(publish.run(Feed(ready, opened, frames=frames, run=run), report))
 
 
 @app.command()
@@ -159,72 +134,89 @@ def replay(
     from clients.sources import PictureFiles
 
     log.configure(json=json_log, level=log_level, process=f"camera {name}")
-    described = _load(line)
-    entry = _entry(described, line, name)
-    try:
+    described = publish.load(line)
+    entry = publish.entry(described, line, name)
+    ready = publish.camera(name, entry, described, broker, policy, deadline)
+    with publish.usage_errors():
         source = PictureFiles(find(recorded, camera, pictures), rate or 0.0, loop)
-    except SourceError as error:
-        raise _usage(str(error)) from None
-    ready = _camera(name, entry, described, broker, policy, deadline)
-    raise typer.Exit(_feed(Feed(ready, source, frames=frames, run=run), report))
+    raise typer.Exit(publish.run(Feed(ready, source, frames=frames, run=run), report))
 
 
-def _beside(line: Path | None, source: str) -> str:
-    """A source of the line file; a path is relative to the folder of the line file."""
-    if not source:
-        raise _usage(f"give --source, or a line file with the camera's source; a source is {SPECS}")
-    path = Path(line.parent if line else "") / source
-    return str(path) if path.exists() else source
+@app.command()
+def watch(
+    camera: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only frames of this camera; repeat.")
+    ] = None,
+    station: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only parts of this station; repeat.")
+    ] = None,
+    since: Annotated[
+        int | None, typer.Option(min=0, metavar="SEQ", help="What was published after this ledger number; 0: all.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write annotated pictures.")] = None,
+    frames: Annotated[int, typer.Option(min=0, help="Frames to take; 0: until Ctrl-C.")] = 0,
+    timeout: Annotated[float | None, typer.Option(min=0.0, help="End after so many seconds without a result.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    live: Annotated[str, typer.Option(metavar="ENDPOINT", help="The join's live stream.")] = "",
+    catchup: Annotated[str, typer.Option(metavar="ENDPOINT", help="The join's catch-up.")] = "",
+    pictures: Annotated[str, typer.Option(metavar="ENDPOINT", help="The recorder's pictures.")] = "",
+    line: LineOption = None,
+    json_log: JsonLog = False,
+    log_level: LevelOption = "info",
+) -> None:
+    """Show the joined results of frames and parts as they are published.
 
+    On a terminal the newest are shown in a table; elsewhere each is a line.
+    What was published while the connection was broken is caught up with.
+    --save writes each picture with its boxes, masks and verdict to
+    FOLDER/<verdict>/<camera>-<boot>-<seq>.jpg; a picture that the recorder
+    does not have is counted and said at the end.
 
-def _camera(
-    name: str, entry: CameraEntry, line: Line | None, broker: str, policy: str, deadline: float | None
-) -> Camera:
-    chosen = policy or entry.policy
-    if chosen not in ("inspect", "monitor"):
-        raise _usage(f"policy {chosen!r}: inspect or monitor")
-    ends = line.endpoints if line is not None else Endpoints()
-    kind: Policy = "monitor" if chosen == "monitor" else "inspect"
-    try:
-        return Camera(
-            name,
-            endpoint=broker or ends.frontend,
-            policy=kind,
-            deadline=entry.deadline if deadline is None else deadline,
-        )
-    except CameraError as error:
-        raise _usage(str(error)) from None
+    Exit code 1 if the time was out before all that was asked for had come.
 
+    Examples:
 
-def _feed(feed: Feed, report: Path | None) -> int:
-    """Open the camera, feed it to the end, settle, close, report; the exit code."""
-    console = Console(stderr=True, highlight=False)
-    failure = ""
-    when_asked_to_end(feed.stop)
-    try:
-        feed.camera.open()
-        with Progress(lambda: _progress(feed), console=console):
-            feed.run()
-            feed.settle(feed.camera.deadline + 1.0)
-    except (CameraError, SourceError) as error:
-        failure = str(error)
-    finally:
-        feed.camera.close(timeout=0.0)
-    outcome = feed.report()
-    if report is not None:
-        report.write_bytes(msgspec.json.format(msgspec.json.encode(outcome), indent=2) + b"\n")
-    if failure:
-        console.print(failure, markup=False, soft_wrap=True)
-    ended = not (failure or outcome["unsettled"] or outcome["rejected"])
-    return 0 if ended else 1
+      clients watch --line line.toml
 
+      clients watch --camera cam1 --save annotated --frames 100
 
-def _progress(feed: Feed) -> str:
-    return describe(feed.camera.name, feed.camera.stats, time.monotonic() - feed.started_at)
+      clients watch --since 0 --timeout 5 --json > results.jsonl
+    """
+    from clients.board import Board, JsonLines, Lines
+    from clients.cursor import Position
+    from clients.pictures import Pictures
+    from clients.results import Results
+    from clients.watch import SLICE, Saver, Watch
+
+    log.configure(json=json_log, level=log_level, process="watch")
+    described = publish.load(line)
+    ends = described.endpoints if described is not None else Endpoints()
+    results = Results(
+        live or ends.live,
+        catchup=catchup or ends.catchup,
+        cameras=camera or (),
+        stations=station or (),
+        since=None if since is None else Position("", since),
+        timeout=SLICE,
+    )
+    recorder = Pictures(pictures or ends.pictures)
+    saver = Saver(save, recorder) if save is not None else None
+    console = Console(highlight=False)
+    view = JsonLines(sys.stdout.buffer) if json else Board(console) if console.is_terminal else Lines(sys.stdout)
+    watching = Watch(results, view, saver, frames=frames, timeout=timeout)
+    when_asked_to_end(watching.stop)
+    with results, recorder, view:
+        complete = watching.run()
+    if saver is not None:
+        typer.echo(saver.summary(), err=True)
+    raise typer.Exit(0 if complete else 1)
 
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a Windows console cannot show every name of a part or a class
+            stream.reconfigure(errors="replace")
     app()
 
 

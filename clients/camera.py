@@ -21,7 +21,7 @@ import zmq
 from numpy.typing import NDArray
 
 from broker import log
-from broker.wire import PROTOCOL, Encoding, Key, Policy
+from broker.wire import Encoding, Key, Policy
 from clients.dealer import Context
 from clients.encoding import JPEG_QUALITY, Encoded, encode_image
 from clients.errors import CameraError, CameraTimeout, FrameTooLarge
@@ -29,6 +29,7 @@ from clients.held import Ended
 from clients.holder import Holder
 from clients.latest import LatestHolder
 from clients.link import Link
+from clients.refusal import explain, stands
 from clients.stats import Stats, snapshot
 
 logger = log.get(__name__)
@@ -38,20 +39,11 @@ ENDPOINT: Final = "tcp://127.0.0.1:7001"
 WINDOW: Final = 256
 #: Settled frames whose latency is kept for the quantiles of `Stats`.
 LATENCIES: Final = 4096
-#: Seconds for which another process of this name may still count as alive: it may be our own, killed and started again.
-CONFLICT_PATIENCE: Final = 3.0
 #: Longest deadline that brokers believe, in seconds.
 LONGEST_DEADLINE: Final = 86400.0
 
 _SLICE: Final = 0.5
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-_REFUSED: Final = {
-    "unknown_camera": "its line file has no such camera: add [cameras.{name}], or use a name that it has",
-    "policy_mismatch": "its line file gives this camera another policy than {policy!r}",
-    "key_conflict": "another process publishes under this name: stop it, or use another name",
-    "protocol": f"it does not speak protocol {PROTOCOL}: install the same release on both sides",
-    "too_many_cameras": "it serves as many cameras as its line file's limits.cameras allows",
-}
 
 Image = NDArray[Any] | bytes | bytearray | memoryview
 
@@ -264,11 +256,9 @@ class Camera:
         if self._link.failure:
             return self._link.failure
         refusal = self._holder.refusal
-        if refusal is None:
+        if refusal is None or not stands(refusal, time.monotonic()):
             return ""
-        if refusal.reason == "key_conflict" and time.monotonic() - refusal.since < CONFLICT_PATIENCE:
-            return ""
-        why = _REFUSED[refusal.reason].format(name=self.name, policy=self.policy)
+        why = explain(refusal, self.name, self.policy)
         return f"the broker at {self.endpoint} refuses camera {self.name!r}: {why}"
 
     def _no_credit(self, timeout: float | None) -> str:

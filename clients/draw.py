@@ -64,7 +64,8 @@ def annotate(image: NDArray[Any], body: Mapping[str, Any]) -> Image:
     `missing`, ...); what it lacks is not drawn. The answer is BGR: the picture, enlarged if it is small, under a banner
     with the verdict, the models that are missing and the classes of classifiers.
     """
-    picture = np.array(image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8)
+    grey = image.ndim == 2 or image.shape[2] == 1
+    picture = np.array(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if grey else image, np.uint8)
     factor = max(1, math.ceil(LEAST_WIDTH / picture.shape[1]))
     if factor > 1:
         picture = np.repeat(np.repeat(picture, factor, 0), factor, 1)

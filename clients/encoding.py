@@ -1,4 +1,4 @@
-"""From an image to the payload and shape of a frame: arrays are encoded, JPEG and PNG bytes are taken as they are."""
+"""From an image to the payload and shape of a frame, and back: JPEG and PNG files are taken as they are."""
 
 from __future__ import annotations
 
@@ -58,6 +58,27 @@ def encode_image(
         fit = "bgr8" if colour else " or ".join(_MONO)
         raise ImageError(f"cannot send shape {image.shape} as {chosen}: raw, it is {fit}")
     return Encoded(_raw(image), chosen, list(image.shape))
+
+
+def decode_image(payload: bytes, encoding: Encoding, shape: list[int], stride: int | None = None) -> NDArray[np.uint8]:
+    """The picture of a payload as somebody keeps it: uint8, BGR or grey. `shape` matters for raw ones only.
+
+    Raises ImageError when the bytes are not what they are said to be.
+    """
+    if encoding in ("jpeg", "png"):
+        image = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is None:
+            raise ImageError(f"the {encoding} of {len(payload)} bytes cannot be decoded")
+        return image.view(np.uint8)
+    channels = 3 if encoding == "bgr8" else 1
+    try:
+        height, width = shape[:2]
+        rows = np.frombuffer(payload, np.uint8).reshape(height, stride or width * channels)
+        pixels = rows[:, : width * channels].reshape(height, width, channels)
+        mosaic = encoding == "bayer_rg8"
+        return cv2.cvtColor(pixels, cv2.COLOR_BayerRGGB2BGR).view(np.uint8) if mosaic else pixels
+    except (ValueError, cv2.error) as error:
+        raise ImageError(f"{len(payload)} bytes are no {encoding} picture of shape {shape}: {error}") from error
 
 
 def picture_shape(data: bytes) -> tuple[Encoding, list[int]]:

@@ -32,14 +32,6 @@ class Ended(NamedTuple):
     seconds: float
 
 
-class Refusal(NamedTuple):
-    """The broker's no to HELLO, and since when it has been saying so."""
-
-    reason: str
-    detail: str
-    since: float
-
-
 class Held:
     """One frame in the camera's care. `sends` counts how often it was sent; `due` is when it is overdue."""
 

@@ -13,7 +13,8 @@ from typing import ClassVar, Final
 
 from broker.wire import PROTOCOL, Accepted, Bye, Hello, Key, Message, Policy, Reject, Settled, Skip, Welcome
 from clients.encoding import Encoded
-from clients.held import Ended, Held, Outgoing, Refusal
+from clients.held import Ended, Held, Outgoing
+from clients.refusal import REFUSALS, Refusal
 
 #: A camera that has said nothing for so many seconds says HELLO.
 BEAT: Final = 0.3
@@ -21,8 +22,6 @@ BEAT: Final = 0.3
 STALL: Final = 1.0
 #: Skips that are remembered until a later frame is settled.
 SKIPS_HELD: Final = 1024
-#: Answers to HELLO that keep the camera out.
-REFUSALS: Final = frozenset({"protocol", "unknown_camera", "policy_mismatch", "key_conflict", "too_many_cameras"})
 
 
 class Holder:

@@ -16,6 +16,7 @@ from clients.camera import Camera
 from clients.encoding import encode_image, picture_shape
 from clients.errors import CameraError, CameraTimeout, ImageError
 from clients.fake import FakeBroker
+from clients.held import Ended
 
 Context = zmq.Context[zmq.Socket[bytes]]
 IMAGE = np.arange(24 * 32 * 3, dtype=np.uint8).reshape(24, 32, 3)
@@ -296,6 +297,22 @@ def test_a_context_that_ends_early_ends_the_camera_with_an_error() -> None:
     cam = Camera("cam1", endpoint="tcp://127.0.0.1:9", context=context).open()
     context.term()
     with pytest.raises(CameraError, match="cannot talk to"):
+        cam.send(IMAGE, timeout=PATIENCE)
+    cam.close()
+
+
+def test_a_link_that_fails_says_so_instead_of_hanging(
+    broker: FakeBroker, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No way is known to bring this about from outside: so the fault is put in by hand."""
+
+    def fail(now: float) -> list[Ended]:
+        raise RuntimeError("a mistake of ours")
+
+    cam = camera(broker, context).open()
+    monkeypatch.setattr(cam._holder, "check", fail)
+    until(lambda: cam._link is not None and cam._link.failure)
+    with pytest.raises(CameraError, match="a mistake of ours"):
         cam.send(IMAGE, timeout=PATIENCE)
     cam.close()
 

@@ -287,7 +287,7 @@ def test_bye_names_the_last_seq() -> None:
 
 
 def test_monitor_keeps_one_with_the_broker_and_the_newest_here() -> None:
-    holder = opened(LatestHolder, credit=0)
+    holder = opened(LatestHolder, credit=5)
     first = holder.take(PICTURE, None, 0.0)
     assert frames(say(holder, 0.0)) == [(0, 0)]
     second, third = holder.take(PICTURE, None, 0.1), holder.take(PICTURE._replace(payload=b"newest"), None, 0.2)
@@ -389,15 +389,30 @@ class ModelBroker:
         return Settled(boot="b00700000001", complete=complete, incomplete=incomplete, credit=self.grant())
 
 
+class MonitorBroker(ModelBroker):
+    """Credit is always one ahead: the camera itself keeps to one frame that is not accepted."""
+
+    def grant(self) -> int:
+        self.credit = max(self.credit, self.latest + 1)
+        return self.credit
+
+    def frame(self, frame: Frame) -> list[Message]:
+        assert not frame.again, "a monitor frame is sent once"
+        return super().frame(frame)
+
+
 class CameraMachine(RuleBasedStateMachine):
     """Any order of pictures, losses, repeats, reconnections and restarts: nothing is lost, nothing ends twice."""
+
+    kind: ClassVar[type[Holder]] = Holder
+    model: ClassVar[type[ModelBroker]] = ModelBroker
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.holder = make(window=3)
+        self.holder = make(self.kind, window=3)
         self.restarts = 0
-        self.broker = ModelBroker(0)
+        self.broker = self.model(0)
         self.up: list[Message] = []
         self.down: list[Message] = []
         self.taken: set[Key] = set()
@@ -468,7 +483,7 @@ class CameraMachine(RuleBasedStateMachine):
         self.down.clear()
         if restart:
             self.restarts += 1
-            self.broker = ModelBroker(self.restarts)
+            self.broker = self.model(self.restarts)
         self.holder.disconnected()
         self.speak()
 
@@ -507,5 +522,21 @@ class CameraMachine(RuleBasedStateMachine):
         assert self.holder.room(), "after all is settled there is credit for more"
 
 
+class MonitorMachine(CameraMachine):
+    """The same for a monitor camera: each key ends, and little is held."""
+
+    kind = LatestHolder
+    model = MonitorBroker
+
+    @invariant()
+    def bounded(self) -> None:
+        here = [held for held in self.holder.held.values() if held.parked or not held.sends]
+        there = [held for held in self.holder.held.values() if held.sends and not (held.accepted or held.parked)]
+        assert len(here) <= 1 and len(there) <= 1
+        assert sum(held.encoded is not None for held in self.holder.held.values()) <= 2
+
+
 TestCameraMachine = CameraMachine.TestCase
 TestCameraMachine.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestMonitorMachine = MonitorMachine.TestCase
+TestMonitorMachine.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

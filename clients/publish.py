@@ -1,0 +1,94 @@
+"""Publishing from the command line: what flags and line file ask for, progress, report and exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import typer
+
+from broker import line as line_file
+from broker.line import CameraEntry, Endpoints, Line, LineError
+from broker.wire import Policy
+from clients.camera import Camera
+from clients.ending import when_asked_to_end
+from clients.errors import CameraError, SourceError
+from clients.feed import Feed
+from clients.progress import Progress, describe
+from clients.sources import SPECS
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """What cannot be understood ends the process with the reason and exit code 2."""
+    try:
+        yield
+    except (LineError, SourceError, CameraError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+
+
+def load(path: Path | None) -> Line | None:
+    """The line file, if one was given."""
+    with usage_errors():
+        return None if path is None else line_file.load(path)
+
+
+def entry(line: Line | None, path: Path | None, name: str) -> CameraEntry:
+    """The camera's entry in the line file; defaults without a file."""
+    if line is None:
+        return CameraEntry(station="station")
+    with usage_errors():
+        if name not in line.cameras:
+            raise SourceError(f"{path}: there is no [cameras.{name}]; it has {', '.join(line.cameras)}")
+        return line.cameras[name]
+
+
+def beside(line: Path | None, source: str) -> str:
+    """A source of the line file; a path is relative to the folder of the line file."""
+    if not source:
+        raise SourceError(f"give --source, or a line file with the camera's source; a source is {SPECS}")
+    path = (line.parent if line is not None else Path()) / source
+    return str(path) if path.exists() else source
+
+
+def camera(
+    name: str, entry: CameraEntry, line: Line | None, broker: str, policy: str, deadline: float | None
+) -> Camera:
+    """The camera that flags and line file describe, not open yet; flags go before the file."""
+    chosen = policy or entry.policy
+    ends = line.endpoints if line is not None else Endpoints()
+    with usage_errors():
+        if chosen not in ("inspect", "monitor"):
+            raise CameraError(f"policy {chosen!r}: inspect or monitor")
+        kind: Policy = "monitor" if chosen == "monitor" else "inspect"
+        limit = entry.deadline if deadline is None else deadline
+        return Camera(name, endpoint=broker or ends.frontend, policy=kind, deadline=limit)
+
+
+def run(feed: Feed, report: Path | None) -> int:
+    """Open the camera, feed it to the end, settle, close, report; the exit code."""
+    failure = ""
+    when_asked_to_end(feed.stop)
+    try:
+        feed.camera.open()
+        with Progress(lambda: _progress(feed)):
+            feed.run()
+            feed.settle(feed.camera.deadline + 1.0)
+    except (CameraError, SourceError) as error:
+        failure = str(error)
+    finally:
+        feed.camera.close(timeout=0.0)
+    outcome = feed.report()
+    if report is not None:
+        report.write_bytes(msgspec.json.format(msgspec.json.encode(outcome), indent=2) + b"\n")
+    if failure:
+        typer.echo(failure, err=True)
+    return 1 if failure or outcome["unsettled"] or outcome["rejected"] else 0
+
+
+def _progress(feed: Feed) -> str:
+    return describe(feed.camera.name, feed.camera.stats, time.monotonic() - feed.started_at)

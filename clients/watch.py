@@ -1,0 +1,157 @@
+"""Watching results: takes them as they are published, shows each, and saves annotated pictures."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import cv2
+import msgspec
+
+from broker import log
+from clients.draw import annotate
+from clients.encoding import decode_image
+from clients.errors import ImageError
+from clients.joined import Joined, JoinedPart
+from clients.pictures import Pictures
+from clients.results import HistoryGone, Results
+
+logger = log.get(__name__)
+
+#: Longest single wait for a result, in seconds: how late `stop` may be noticed. Make `Results` with this timeout.
+SLICE: Final = 0.2
+#: Seconds to wait for a picture, and how long a recorder that did not answer is left alone.
+PICTURE_TIMEOUT: Final = 1.0
+LEFT_ALONE: Final = 5.0
+
+_WORDS: Final = {
+    "no_recorder": "missing: no recorder answered",
+    "missing": "missing: the recorder does not have them",
+    "not_drawn": "could not be drawn",
+    "not_written": "could not be written",
+}
+
+Result = Joined | JoinedPart
+
+
+class View(Protocol):
+    """Shows results as they come."""
+
+    def show(self, result: Result, body: dict[str, Any]) -> None: ...
+
+
+class Watch:
+    """Gives each of `results` to `view`, and its picture to `saver`.
+
+    `frames`: how many frames to take, 0 for all; `timeout`: seconds without any result after which it is over, None:
+    never. `gone` counts how often the join no longer had what was missed.
+    """
+
+    def __init__(
+        self, results: Results, view: View, saver: Saver | None = None, *, frames: int = 0, timeout: float | None = None
+    ) -> None:
+        self.taken = 0
+        self.gone = 0
+        self._results = results
+        self._view = view
+        self._saver = saver
+        self._frames = frames
+        self._timeout = timeout
+        self._should_stop = False
+
+    def stop(self) -> None:
+        """Take no more; callable from any thread."""
+        self._should_stop = True
+
+    def run(self) -> bool:
+        """Watch until the end; False: the time was out before all that was asked for had come."""
+        heard_at = time.monotonic()
+        while not self._done():
+            try:
+                result = next(self._results, None)
+            except HistoryGone as error:
+                self.gone += 1
+                logger.warning("results are lost to this consumer", error=str(error))
+                continue
+            if result is not None:
+                heard_at = time.monotonic()
+                self._take(result)
+            elif self._timeout is not None and time.monotonic() - heard_at >= self._timeout:
+                return self._frames == 0 and self.taken > 0
+        return True
+
+    def _done(self) -> bool:
+        return self._should_stop or (self._frames > 0 and self.taken >= self._frames)
+
+    def _take(self, result: Result) -> None:
+        body = body_of(result)
+        if isinstance(result, Joined):
+            self.taken += 1
+            if self._saver is not None:
+                self._saver.save(result, body)
+        self._view.show(result, body)
+
+
+class Saver:
+    """Saves annotated pictures as <folder>/<verdict>/<camera>-<boot>-<seq>.jpg. `counts`: saved, and why others not."""
+
+    def __init__(self, folder: Path, pictures: Pictures) -> None:
+        self.counts: Counter[str] = Counter()
+        self._folder = folder
+        self._pictures = pictures
+        self._silent_until = 0.0
+
+    def save(self, result: Joined, body: dict[str, Any]) -> None:
+        """Fetch, draw, write. A picture that is missing is counted, never waited for twice."""
+        if time.monotonic() < self._silent_until:
+            self.counts["no_recorder"] += 1
+            return
+        try:
+            shown = self._pictures.get(result.key, PICTURE_TIMEOUT)
+        except TimeoutError as error:
+            self._silent_until = time.monotonic() + LEFT_ALONE
+            self.counts["no_recorder"] += 1
+            logger.warning("pictures are not saved for a while", error=str(error))
+            return
+        if shown is None:
+            self.counts["missing"] += 1
+            return
+        try:
+            picture = annotate(decode_image(shown.payload, shown.encoding, shown.shape, shown.stride), body)
+        except (ImageError, ValueError, TypeError, AttributeError) as error:
+            # A worker's answer is open-ended: one that cannot be drawn must not end the watching.
+            self.counts["not_drawn"] += 1
+            logger.warning("a result cannot be drawn", key=str(result.key), error=str(error))
+            return
+        self._write(result, cv2.imencode(".jpg", picture)[1].tobytes())
+
+    def summary(self) -> str:
+        """What became of the pictures, in words."""
+        saved = self.counts["saved"]
+        words = [f"{count} {_WORDS[why]}" for why, count in self.counts.items() if why != "saved"]
+        return ", ".join([f"{saved} pictures saved in {self._folder}", *words])
+
+    def _write(self, result: Joined, content: bytes) -> None:
+        camera, boot, seq = result.key
+        path = self._folder / result.verdict / f"{camera}-{boot}-{seq}.jpg"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        except OSError as error:
+            self.counts["not_written"] += 1
+            logger.warning("a picture cannot be written", path=str(path), error=str(error))
+        else:
+            self.counts["saved"] += 1
+
+
+def body_of(result: Result) -> dict[str, Any]:
+    """The published body as a map, as the design describes it, with `topic` and the ledger's `ledger_seq`."""
+    body: dict[str, Any] = msgspec.structs.asdict(result)
+    body["ledger_seq"] = body.pop("seq")
+    body["missing"] = [msgspec.structs.asdict(one) for one in result.missing]
+    if isinstance(result, Joined):
+        camera, boot, seq = body.pop("key")
+        body = {"camera": camera, "boot": boot, "seq": seq, **body}
+    return body
