@@ -16,6 +16,18 @@ from tests.join_world import TEXT, Items
 PATIENCE = 20.0
 
 
+def when_free(bind: Callable[[], Any]) -> None:
+    """`bind()`, again while the address is in use: a closed socket lets go of it a little later."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            bind()
+            return
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EADDRINUSE or time.monotonic() > deadline:
+                raise
+
+
 class FakeBroker:
     """Binds the egress; `until` pumps messages until a condition holds. Everything unacked is sent again to a join
     with a new epoch, and every 0.25 s, as the real one does."""
@@ -24,7 +36,7 @@ class FakeBroker:
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0
         self.socket.router_mandatory = True
-        self.socket.bind(endpoint)
+        when_free(lambda: self.socket.bind(endpoint))
         self.items = Items()
         self.join = b""
         self.join_epoch = ""

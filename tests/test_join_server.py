@@ -22,7 +22,7 @@ from broker.report import report
 from broker.rows import Rows
 from broker.wire import End, Gone, Key, Page, Published, Since
 from tests.conftest import free_port
-from tests.join_broker import PATIENCE, FakeBroker
+from tests.join_broker import PATIENCE, FakeBroker, when_free
 from tests.join_world import BOOT, Items, body
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -68,7 +68,7 @@ class Rig:
         self.server = JoinServer(
             egress=self.egress, live=self.live, catchup=self.catchup, ledger=self.disk, context=self.context
         )
-        self.thread = threading.Thread(target=self.server.run)
+        self.thread = threading.Thread(target=when_free, args=(self.server.run,))
         self.thread.start()
         assert self.server.ready.wait(PATIENCE)
 

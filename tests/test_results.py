@@ -23,7 +23,7 @@ from clients.cursor import Cursor, Position, Step
 from clients.joined import Joined, JoinedPart, MalformedResult, read
 from clients.pictures import Pictures
 from clients.results import HistoryGone, Results
-from tests.join_broker import PATIENCE, FakeBroker
+from tests.join_broker import PATIENCE, FakeBroker, when_free
 from tests.join_world import BOOT, Bench, Items, body
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -414,7 +414,7 @@ def test_a_consumer_outlives_the_join(endpoint: Endpoint, transport: str, contex
                 server = JoinServer(
                     egress=egress, live=live, catchup=catchup, ledger=tmp_path / "ledger.sqlite", context=context
                 )
-                running = threading.Thread(target=server.run)
+                running = threading.Thread(target=when_free, args=(server.run,))
                 running.start()
                 try:
                     for seq in range(part * total // 4, (part + 1) * total // 4):
