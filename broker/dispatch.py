@@ -15,6 +15,8 @@ from broker.wire import PROTOCOL, Answer, Beat, Done, Drain, Endpoint, Nack, Rea
 CRASH_LIMIT: Final = 3
 #: Dispatches of one (frame, model) at most.
 TRIES_LIMIT: Final = 5
+#: Jobs that a new session may ask for at most.
+LARGEST_WINDOW: Final = 4096
 #: Seconds that a suspect waits for a second session of its model before it runs on the only one.
 PATIENCE: Final = 2.0
 
@@ -87,7 +89,12 @@ class Dispatcher:
             return "unknown_model"
         if len(self.roster.sessions) >= self.session_limit:
             return "too_many_sessions"
-        bad = message.max_batch < 1 or message.depth < 1 or not message.exec_timeout > 0 or message.grant < 0
+        bad = (
+            message.max_batch < 1
+            or message.depth < 1
+            or not message.exec_timeout > 0
+            or not 0 <= message.grant <= LARGEST_WINDOW
+        )
         return "ready_invalid" if bad else ""
 
     def endpoint(self, session: Session, port: int) -> None:

@@ -15,7 +15,8 @@ from broker.line import Line
 from broker.roster import Session
 from broker.wire import BATCH_LIMIT, HEADER_LIMIT, data_endpoint
 
-#: Messages in a session's socket at most. Not the flow control, which is credit: it must stay well above a window.
+#: Messages in a session's socket at most, beyond twice what it grants. Not the flow control, which is credit: libzmq
+#: refuses well below the mark, so it must stay far above the window.
 SESSION_HWM: Final = 64
 #: Copies for the recorder that may wait; more are dropped and counted.
 COPIES_HWM: Final = 16
@@ -110,7 +111,7 @@ class Doors:
         if session.socket is not None:
             return self._ports[session.id]
         socket = self._socket(zmq.PUSH, -1)
-        socket.sndhwm = SESSION_HWM
+        socket.sndhwm = SESSION_HWM + 2 * session.grant
         try:
             port = self._bind_free(socket)
         except zmq.ZMQError:
