@@ -36,7 +36,7 @@ CATALOGUE: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "sessions_lost_total": ("Sessions that ended, by reason.", ("model", "reason")),
     "undelivered_total": ("Messages whose receiver was gone or full.", ("message", "reason")),
     "unpublished_total": ("Monitor frames that no join heard of.", ("camera",)),
-    "copies_dropped_total": ("Copies that the recorder did not take.", ("camera",)),
+    "copies_dropped_total": ("Copies for the recorder that were dropped.", ("camera",)),
     "boots_total": ("Boots of cameras that ended, by how.", ("camera", "state")),
     "standstills_total": ("Times that the broker itself stood still.", ()),
     "repeated_items_total": ("Items sent to the join again.", ()),
@@ -74,6 +74,17 @@ CATALOGUE: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "join_open_parts": ("Parts that wait for frames.", ()),
     "join_unclaimed_frames": ("Frames of before the join's start that no broker spoke of yet.", ()),
     "join_catchups_waiting": ("Consumers whose catch-up is under way.", ()),
+    "catchup_failures_total": ("Catch-up pages that the ledger could not give.", ()),
+    # recorder
+    "recorder_memory_bytes": ("Bytes of pictures that wait for a verdict or an asker.", ()),
+    "recorder_disk_bytes": ("Bytes of stored pictures.", ()),
+    "recorder_waiting_frames": ("Pictures that wait for their verdict.", ()),
+    "recorder_disk_pictures": ("Stored pictures.", ()),
+    "copies_refused_total": ("Copies of frames that can not be kept.", ("reason",)),
+    "pictures_kept_total": ("Pictures stored, by verdict.", ("verdict",)),
+    "pictures_not_kept_total": ("Pictures whose verdict is not kept.", ("verdict",)),
+    "pictures_deleted_total": ("Stored pictures deleted to stay within the disk's share.", ()),
+    "disk_errors_total": ("Pictures that could not be read, written or deleted.", ("kind",)),
 }
 
 
