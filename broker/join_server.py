@@ -188,9 +188,12 @@ class JoinServer:
         self._retry_at = now + RETRY_AFTER
         self._repeats_until = now + RETRY_AFTER + REPEATS_WITHIN
         self.counts["ledger_failures_total",] += 1
+        self._log(now, "the ledger cannot be written: nothing is accepted or published until it can", error)
+
+    def _log(self, now: float, event: str, error: LedgerError) -> None:
         if now >= self._log_at:
             self._log_at = now + LOG_EVERY
-            logger.error("the ledger fails: nothing is accepted or published until it can be written", error=str(error))
+            logger.error(event, error=str(error))
 
     def _deliver(self, turn: Turn) -> None:
         """Publish what the turn brought, and count it."""
@@ -222,7 +225,8 @@ class JoinServer:
         try:
             answer = self._catchup.step()
         except LedgerError as error:
-            self._ledger_failed(now, error)
+            self.counts["catchup_failures_total",] += 1
+            self._log(now, "the ledger cannot be read: a consumer goes without an answer", error)
             return
         if answer is not None:
             self._doors.answer(*answer)

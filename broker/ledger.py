@@ -268,8 +268,12 @@ def _frames(db: sqlite3.Connection, where: str, *values: Any) -> list[Stored]:
 
 
 def _parts(db: sqlite3.Connection, closed_since: float) -> list[StoredPart]:
-    query = "SELECT part, station, name, closed_at FROM parts WHERE closed_at IS NULL OR closed_at > ? ORDER BY part"
-    rows = db.execute(query, (closed_since,)).fetchall()
+    columns = "part, station, name, closed_at"
+    rows = db.execute(
+        f"SELECT {columns} FROM parts WHERE closed_at IS NULL"
+        f" UNION ALL SELECT {columns} FROM parts WHERE closed_at > ? ORDER BY part",
+        (closed_since,),
+    ).fetchall()
     return [StoredPart(row[0], row[1], row[2], row[3], _frames(db, "f.part_row = ?", row[0])) for row in rows]
 
 

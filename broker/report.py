@@ -16,9 +16,6 @@ SELECT camera, count(*), count(outcome), sum(outcome IS 'complete'), sum(outcome
 FROM frames JOIN boots ON boots.boot = frames.frame >> {SEQ_BITS} GROUP BY camera ORDER BY camera"""
 _DUPLICATES: Final = """
 SELECT count(*) FROM (SELECT 1 FROM published WHERE frame IS NOT NULL GROUP BY frame HAVING count(*) > 1)"""
-_UNPUBLISHED: Final = """
-SELECT count(*) FROM frames WHERE outcome IS NOT NULL AND frame NOT IN
-(SELECT frame FROM published WHERE frame IS NOT NULL)"""
 _SKIPS: Final = f"""
 SELECT camera, count(*) FROM skips JOIN boots ON boots.boot = skips.frame >> {SEQ_BITS} GROUP BY camera"""
 
@@ -48,13 +45,15 @@ def report(path: Path) -> dict[str, Any]:
 def _report(db: sqlite3.Connection) -> dict[str, Any]:
     names = ("accepted", "joined", "complete", "incomplete", "open")
     cameras = {camera: dict(zip(names, counts, strict=True)) for camera, *counts in db.execute(_BY_CAMERA)}
+    total = {name: sum(counts[name] for counts in cameras.values()) for name in names}
+    published, different = db.execute("SELECT count(frame), count(DISTINCT frame) FROM published").fetchone()
     return {
         "ledger_id": _one(db, "SELECT value FROM meta WHERE name = 'ledger_id'"),
-        **{name: sum(counts[name] for counts in cameras.values()) for name in names},
+        **total,
         "cameras": cameras,
         "statuses": _nested(db, "SELECT model, status, count(*) FROM results GROUP BY model, status"),
-        "duplicates": _one(db, _DUPLICATES),
-        "unpublished": _one(db, _UNPUBLISHED),
+        "duplicates": _one(db, _DUPLICATES) if published > different else 0,
+        "unpublished": total["joined"] - different,
         "late_results": _one(db, "SELECT count(*) FROM late_results"),
         "requeued": _one(db, "SELECT coalesce(sum(tries - 1), 0) FROM results WHERE tries > 1"),
         "boots": dict(db.execute("SELECT state, count(*) FROM boots GROUP BY state").fetchall()),
