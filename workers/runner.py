@@ -36,11 +36,11 @@ class Runner:
         self._table = model.scaling.table()
 
     @classmethod
-    def load(cls, options: ModelOptions, engine_threads: int, *, spinning: bool = False) -> Runner:
+    def load(cls, options: ModelOptions, engine_threads: int) -> Runner:
         """Load the model's file. Raises EngineError or ModelError."""
         engine: Engine
         if isinstance(options.source, Path):
-            engine = OnnxEngine.load(options.source, threads=engine_threads, device=options.device, spinning=spinning)
+            engine = OnnxEngine.load(options.source, threads=engine_threads, device=options.device)
         else:
             engine = FakeEngine(options.source)
         return cls(engine, describe(engine.signature, options.hints, str(options.source)), options)

@@ -30,11 +30,8 @@ class OnnxEngine:
         self._buffers: dict[int, list[Array]] = {}
 
     @classmethod
-    def load(cls, path: Path, *, threads: int, device: str = "cpu", spinning: bool = False) -> OnnxEngine:
-        """Load the file for `threads` threads inside one call.
-
-        `spinning`: idle threads wait busily; only good where the cores have nothing else to do. Raises EngineError.
-        """
+    def load(cls, path: Path, *, threads: int, device: str = "cpu") -> OnnxEngine:
+        """Load the file for `threads` threads inside one call. Raises EngineError."""
         provider = PROVIDERS.get(device)
         available = onnxruntime.get_available_providers()
         if provider not in available:
@@ -42,7 +39,7 @@ class OnnxEngine:
             raise EngineError(f"device {device!r} is not available to onnxruntime here; available: {', '.join(known)}")
         digest = _digest(path)
         try:
-            session = onnxruntime.InferenceSession(str(path), _options(threads, spinning), providers=[provider])
+            session = onnxruntime.InferenceSession(str(path), _options(threads), providers=[provider])
         # onnxruntime's exceptions have no common class below Exception.
         except Exception as error:
             raise EngineError(f"{path}: onnxruntime cannot load it: {error}; export or copy the file again") from error
@@ -79,12 +76,14 @@ class OnnxEngine:
         return [buffer.astype(np.float32, copy=False) for buffer in buffers]
 
 
-def _options(threads: int, spinning: bool) -> Any:
+def _options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    # Threads that spin between two calls take the cores from decoding, and from the line's other processes: measured
+    # on two cores, the same worker makes half the frames with it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 

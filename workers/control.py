@@ -1,0 +1,257 @@
+"""The control thread of a worker process: registration, beats, answers; the only owner of the DEALER to the backend."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import zmq
+
+from broker import log
+from broker.wire import (
+    BATCH_LIMIT,
+    HEADER_LIMIT,
+    Beat,
+    Drain,
+    Endpoint,
+    Message,
+    Ready,
+    Void,
+    WireError,
+    data_endpoint,
+    decode_message,
+    encode,
+)
+from workers.errors import WorkersError
+from workers.metrics import Metrics
+from workers.outbox import Outbox
+from workers.registration import REPEAT, Registration, State
+from workers.session import Session
+from workers.watchdog import Watchdog
+
+logger = log.get(__name__)
+
+#: Seconds between two beats; the broker misses a worker after 0.35.
+BEAT: Final = 0.1
+#: Messages that wait for the broker inside ZeroMQ; what is more waits in the Outbox.
+SEND_LIMIT: Final = 64
+#: Seconds that closing a session's threads may take before they are left behind.
+STOP_TIMEOUT: Final = 2.0
+
+
+@dataclass(slots=True)
+class Member:
+    """A session and its present registration."""
+
+    session: Session
+    registration: Registration
+    #: Why the broker closed it last; the same again is not logged again.
+    reason: str = ""
+
+
+class Control:
+    """The loop. `stopping` asks for an orderly end, `hurry` for an end at once."""
+
+    def __init__(
+        self, name: str, backend: str, sessions: list[Session], metrics: Metrics, watchdog: Watchdog | None = None
+    ) -> None:
+        self.stopping = threading.Event()
+        self.hurry = threading.Event()
+        #: After `run`: a thread did not end and was left behind.
+        self.stuck = False
+        self._name = name
+        self._backend = backend
+        self._members = [Member(session, Registration(session.runner.options.name)) for session in sessions]
+        self._metrics = metrics
+        self._watchdog = watchdog
+        self._outbox = Outbox()
+        self._beat_due = self._drain_due = 0.0
+
+    def run(self, context: zmq.Context[Any], drain_timeout: float) -> None:
+        """Serve until `stopping`, then drain for at most `drain_timeout` seconds. Raises WorkersError."""
+        with context.socket(zmq.DEALER) as dealer:
+            self._connect(dealer)
+            poller = zmq.Poller()
+            for member in self._members:
+                member.session.start(context)
+                poller.register(member.session.answers, zmq.POLLIN)
+            try:
+                while not self.stopping.is_set():
+                    self._turn(dealer, poller)
+                self._drain(dealer, poller, drain_timeout)
+            finally:
+                if self._watchdog is not None:
+                    self._watchdog.cancel()
+                for member in self._members:
+                    member.registration.end()
+                    self.stuck |= not member.session.stop(STOP_TIMEOUT)
+                self._show_sessions()
+
+    def _connect(self, dealer: zmq.Socket[bytes]) -> None:
+        # Without a broker nothing is queued inside ZeroMQ, where beats would grow stale: sends fail, and are repeated.
+        dealer.immediate = True
+        dealer.sndhwm = SEND_LIMIT
+        dealer.linger = 1000
+        dealer.maxmsgsize = BATCH_LIMIT + HEADER_LIMIT
+        dealer.reconnect_ivl, dealer.reconnect_ivl_max = 30, 500
+        dealer.handshake_ivl = 2000
+        dealer.heartbeat_ivl, dealer.heartbeat_timeout = 1000, 3000
+        try:
+            dealer.connect(self._backend)
+        except zmq.ZMQError as error:
+            raise WorkersError(f"backend {self._backend}: {error}; say --backend tcp://HOST:PORT") from None
+
+    def _turn(self, dealer: zmq.Socket[bytes], poller: zmq.Poller) -> None:
+        """Say what is due, wait for a message or the next beat, and pass on what came."""
+        self._register(dealer, time.monotonic())
+        self._beat(dealer, time.monotonic())
+        poller.register(dealer, zmq.POLLIN | (zmq.POLLOUT if len(self._outbox) else 0))
+        readable = dict(poller.poll(math.ceil(1000 * max(0.0, self._beat_due - time.monotonic()))))
+        if readable.get(dealer, 0) & zmq.POLLIN:
+            self._listen(dealer)
+        for member in self._members:
+            if member.session.answers in readable:
+                self._collect(member.session.answers)
+        self._flush(dealer)
+
+    def _register(self, dealer: zmq.Socket[bytes], now: float) -> None:
+        for member in self._members:
+            session = member.session
+            # A session whose thread hangs would only be handed more frames to lose.
+            healthy = session.exec_age(now) <= session.exec_timeout
+            if healthy and member.registration.ready_due(now) and self._send(dealer, self._ready(member)):
+                member.registration.ready_sent(now)
+
+    def _ready(self, member: Member) -> Ready:
+        session, registration = member.session, member.registration
+        return Ready(
+            worker=self._name,
+            session=registration.session,
+            model=registration.model,
+            sha256=session.runner.engine.signature.sha256,
+            max_batch=session.runner.max_batch,
+            exec_timeout=session.exec_timeout,
+            grant=session.window,
+            depth=session.window,
+        )
+
+    def _beat(self, dealer: zmq.Socket[bytes], now: float) -> None:
+        if now < self._beat_due:
+            return
+        self._beat_due = now + BEAT
+        beats = [m.session.beat(m.registration.session, now) for m in self._members if m.registration.announced]
+        if beats:
+            self._send(dealer, Beat(worker=self._name, sessions=beats))
+        if any(not member.session.alive() for member in self._members):
+            raise WorkersError("a model thread ended with an error, see the log above; start the worker again")
+        if self._watchdog is not None and all(m.session.exec_age(now) <= m.session.exec_timeout for m in self._members):
+            self._watchdog.feed(now)
+
+    def _listen(self, dealer: zmq.Socket[bytes]) -> None:
+        while True:
+            try:
+                self._hear(decode_message(dealer.recv_multipart(zmq.NOBLOCK)))
+            except zmq.Again:
+                return
+            except WireError as error:
+                self._metrics.refused.labels(error.reason).inc()
+                logger.warning("message refused", reason=error.reason, detail=str(error))
+
+    def _hear(self, message: Message) -> None:
+        match message:
+            case Endpoint():
+                self._open(message)
+            case Void():
+                self._void(message)
+            case _:
+                raise WireError("unexpected_type", f"{type(message).__name__} from the broker")
+
+    def _open(self, message: Endpoint) -> None:
+        for member in self._members:
+            if member.registration.opened(message.session, message.port):
+                member.session.open(message.session, data_endpoint(self._backend, message.port))
+                member.reason = ""
+                logger.info("session open", session=member.session.label, id=message.session, epoch=message.epoch)
+        self._show_sessions()
+
+    def _void(self, message: Void) -> None:
+        for member in self._members:
+            if member.registration.voided(message.session, message.reason, time.monotonic()):
+                member.session.close()
+                if message.reason != member.reason:
+                    self._tell(member, message)
+                member.reason = message.reason
+        self._show_sessions()
+
+    def _tell(self, member: Member, message: Void) -> None:
+        said = {"session": member.session.label, "id": message.session, "reason": message.reason}
+        match message.reason:
+            case "unknown_model":
+                logger.warning("the broker's line does not name this model: add it and reload; asking again", **said)
+            case "too_many_sessions":
+                logger.warning("the broker takes no more sessions: raise limits.sessions; asking again", **said)
+            case _:
+                logger.info("session closed", **said)
+
+    def _collect(self, answers: zmq.Socket[bytes]) -> None:
+        while True:
+            try:
+                message = decode_message(answers.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                return
+            discarded = self._outbox.put(message)
+            if discarded:
+                self._metrics.discarded.inc(discarded)
+                logger.warning("results discarded: the broker is away", count=discarded)
+
+    def _flush(self, dealer: zmq.Socket[bytes]) -> None:
+        while (waiting := self._outbox.next()) is not None:
+            message, count = waiting
+            if not self._send(dealer, message):
+                return
+            self._outbox.sent(count)
+
+    def _send(self, dealer: zmq.Socket[bytes], message: Message) -> bool:
+        """False: no broker is there to take it."""
+        try:
+            dealer.send_multipart(encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _drain(self, dealer: zmq.Socket[bytes], poller: zmq.Poller, timeout: float) -> None:
+        """Ask for no more jobs, finish those that came, wait for the broker's word."""
+        deadline = time.monotonic() + timeout
+        for member in self._members:
+            member.registration.drain()
+        finished = False
+        while not (finished and not len(self._outbox)):
+            if self.hurry.is_set() or time.monotonic() >= deadline:
+                logger.warning("ended before everything in flight was done", waiting=len(self._outbox))
+                return
+            self._ask_to_drain(dealer, time.monotonic())
+            # Read before the turn that collects the answers: idle then means that they are in the outbox after it.
+            finished = self._finished()
+            self._turn(dealer, poller)
+
+    def _ask_to_drain(self, dealer: zmq.Socket[bytes], now: float) -> None:
+        draining = [m for m in self._members if m.registration.state is State.DRAINING]
+        if not draining or now < self._drain_due:
+            return
+        self._drain_due = now + REPEAT
+        sent = self._send(dealer, Drain(worker=self._name, sessions=[m.registration.session for m in draining]))
+        if not sent:  # nobody is there to say that all is done; what is in flight was lost with the broker
+            for member in draining:
+                member.registration.end()
+
+    def _finished(self) -> bool:
+        return all(m.registration.state is State.ENDED and m.session.idle() for m in self._members)
+
+    def _show_sessions(self) -> None:
+        names = {member.registration.model for member in self._members}
+        for name in names:
+            states = [member.registration.state for member in self._members if member.registration.model == name]
+            self._metrics.sessions.labels(name).set(states.count(State.OPEN))

@@ -1,0 +1,132 @@
+"""A worker process: loads its models, warms them up, and serves the broker until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import threading
+from typing import Any, Final
+
+import zmq
+
+from broker import log
+from workers.control import Control
+from workers.metrics import Metrics
+from workers.options import ModelOptions
+from workers.runner import Runner
+from workers.session import Session
+from workers.watchdog import Watchdog
+
+logger = log.get(__name__)
+
+#: Seconds that an orderly end may take.
+DRAIN_TIMEOUT: Final = 5.0
+
+
+class Worker:
+    """The life of the process. `run` blocks in the thread that calls it; `stop` may be called from any other.
+
+    `context`: None makes one of its own; inproc lines share one. `watchdog`: end the process when a model thread hangs;
+    only for a process of its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: str,
+        models: list[ModelOptions],
+        name: str = "",
+        context: zmq.Context[Any] | None = None,
+        watchdog: bool = False,
+    ) -> None:
+        self.name = name or default_name()
+        self.metrics = Metrics()
+        self._backend = backend
+        self._models = models
+        self._context = context
+        self._watched = watchdog
+        self._lock = threading.Lock()
+        self._control: Control | None = None
+        self._stops = 0
+
+    def run(self) -> bool:
+        """Load, warm up, serve, drain. False: a thread was stuck at the end. Raises WorkersError."""
+        sessions = self._load()
+        if not sessions:
+            return True
+        control = self._prepared(sessions)
+        context: zmq.Context[Any] = self._context or zmq.Context()
+        try:
+            control.run(context, DRAIN_TIMEOUT)
+        finally:
+            # A stuck thread never closes its socket, and the context would wait for it for ever.
+            if context is not self._context and not control.stuck:
+                context.term()
+        return not control.stuck
+
+    def stop(self) -> None:
+        """End in order: finish what is in flight. Called twice: at once."""
+        with self._lock:
+            self._stops += 1
+            if self._control is not None:
+                self._control.stopping.set()
+                if self._stops > 1:
+                    self._control.hurry.set()
+
+    def _prepared(self, sessions: list[Session]) -> Control:
+        watchdog = Watchdog(max(session.exec_timeout for session in sessions)) if self._watched else None
+        control = Control(self.name, self._backend, sessions, self.metrics, watchdog)
+        with self._lock:
+            self._control = control
+            if self._stops:
+                control.stopping.set()
+        return control
+
+    def _load(self) -> list[Session]:
+        """All sessions, warmed up; they open nothing yet. None when `stop` came meanwhile."""
+        share = max(1, cores() // max(1, sum(options.threads for options in self._models)))
+        sessions = []
+        for options in self._models:
+            for number in range(options.threads):
+                sessions.append(self._session(options, number, options.engine_threads or share))
+                if self._stops:
+                    return []
+        return sessions
+
+    def _session(self, options: ModelOptions, number: int, engine_threads: int) -> Session:
+        label = options.name if options.threads == 1 else f"{options.name}-{number}"
+        runner = Runner.load(options, engine_threads)
+        seconds = runner.warm_up()
+        model = runner.model
+        logger.info(
+            "model ready",
+            session=label,
+            task=model.task,
+            classes=len(model.names),
+            input="x".join(map(str, model.size)),
+            max_batch=runner.max_batch,
+            engine=runner.engine.name,
+            warm_up_ms=round(1000 * seconds, 1),
+        )
+        if runner.max_batch < options.max_batch:
+            logger.warning(
+                "the file has a fixed batch, so max_batch is lower than asked for; export it with a dynamic one",
+                session=label,
+                asked=options.max_batch,
+                max_batch=runner.max_batch,
+            )
+        return Session(runner, self.metrics, label, seconds)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def default_name() -> str:
+    """Host name and process id, in the letters that names of a line have."""
+    host = re.sub(r"[^a-z0-9_.-]", "-", platform.node().lower())[:48].lstrip("-_.")
+    return f"{host or 'worker'}-{os.getpid()}"
