@@ -4,9 +4,6 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import workers  # noqa: F401  (before cv2: it sets OpenCV's pixel limit)
-
-# isort: split
 import numpy as np
 import onnx
 import onnxruntime

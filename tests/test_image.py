@@ -8,15 +8,13 @@ import tracemalloc
 import zlib
 from pathlib import Path
 
-import workers  # (before cv2: it sets OpenCV's pixel limit)
-
-# isort: split
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import workers
 from workers import image
 from workers.errors import ImageError
 from workers.image import Picture, decode

@@ -4,9 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import workers  # noqa: F401  (before cv2: it sets OpenCV's pixel limit)
-
-# isort: split
 import cv2
 import numpy as np
 import pytest

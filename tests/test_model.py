@@ -1,0 +1,225 @@
+"""What a model file is taken for, where it is looked for, and what flags and line files say about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from broker.line import Line, parse
+from workers import coco, store, tiny
+from workers import describe as describing
+from workers.engine import Shape, Signature
+from workers.engine.fake import Fake
+from workers.engine.onnx import OnnxEngine
+from workers.errors import ModelError
+from workers.flags import Flags, hints, model_options
+from workers.model import Hints, Model, describe
+
+LINE = """
+[stations.s]
+[cameras.c]
+station = "s"
+[models.det]
+file = "models/det.onnx"
+threads = 2
+max_batch = 4
+max_delay = 0.01
+[models.fake]
+file = "fake:batch=2"
+[models.bare]
+[routes.c]
+models = ["det", "fake", "bare"]
+"""
+
+
+def signature(*outputs: Shape, size: tuple[int | None, int | None] = (640, 640), **metadata: str) -> Signature:
+    return Signature((None, 3, *size), outputs, "0" * 64, metadata)
+
+
+def described(*outputs: Shape, hints: Hints | None = None, **more: Any) -> Model:
+    return describe(signature(*outputs, **more), hints or Hints(), "m.onnx")
+
+
+def refused(*outputs: Shape, match: str, **more: Any) -> None:
+    with pytest.raises(ModelError, match=match):
+        described(*outputs, **more)
+
+
+DETECTOR: Shape = (1, 25200, 85)
+
+
+def test_detector() -> None:
+    model = described(DETECTOR)
+    assert (model.task, model.names, model.size, model.fit) == ("detect", coco.NAMES, (640, 640), "letterbox")
+    assert (model.scaling.mean, model.scaling.std) == ((0, 0, 0), (255, 255, 255))
+
+
+def test_segmenter_counts_its_coefficients() -> None:
+    model = described((1, 25200, 117), (1, 32, 160, 160))
+    assert (model.task, len(model.names)) == ("segment", 80)
+
+
+def test_detector_of_symbolic_rows_and_batch() -> None:
+    assert described((None, None, 7), names="{0: 'good', 1: 'bad'}").names == ("good", "bad")
+
+
+def test_coco_has_80_different_names() -> None:
+    assert len(set(coco.NAMES)) == 80
+
+
+@pytest.mark.parametrize("text", ["['good', 'bad']", "{1: 'bad', 0: 'good'}"])
+def test_names_as_ultralytics_writes_them(text: str) -> None:
+    assert described((1, 100, 7), names=text).names == ("good", "bad")
+
+
+@pytest.mark.parametrize("text", ["nonsense", "{0: 'a', 5: 'b'}", "__import__('os')", "[]", "[" * 5000, "7"])
+def test_names_that_cannot_be_read(text: str) -> None:
+    refused((1, 100, 7), match="--labels", names=text)
+
+
+def test_what_is_unknown_is_asked_for() -> None:
+    refused((1, 100, 7), match="2 classes and no names.*--labels")
+    refused((1, 100, 7), match="2 classes, but 3 names", names="['a', 'b', 'c']")
+    refused((1, 84, 8400), match="export a YOLOv5 model")
+    refused((1, 100, None), match="the last one fixed")
+    refused((1, 100, 4), match="not YOLOv5's")
+    refused((1, 2, 3, 4, 5), match="no known task.*--task")
+    refused(DETECTOR, match="'pose'.*known: detect", task="pose")
+    refused(DETECTOR, match="--size", size=(None, None))
+    refused((1, 10), match="--mean.*--std.*--fit")
+    refused((1, 10), match="not a list of numbers", **{"gongwei.mean": "x"})
+    refused((1, 10), match="--fit", **{"gongwei.fit": "twist"})
+
+
+def test_ultralytics_classifier_needs_no_flags() -> None:
+    model = described((1, 2), task="classify", names="['a', 'b']")
+    assert (model.fit, model.scaling.mean, model.scaling.std) == ("crop", (0, 0, 0), (255, 255, 255))
+
+
+def test_hints_win() -> None:
+    said = Hints(task="classify", names=("x", "y"), size=(32, 48), mean=(1,), std=(2, 3, 4), fit="stretch")
+    model = described((1, 2), hints=said, size=(None, None), names="['a', 'b']", task="detect")
+    assert (model.task, model.names, model.size, model.fit) == ("classify", ("x", "y"), (32, 48), "stretch")
+    assert (model.scaling.mean, model.scaling.std) == ((1, 1, 1), (2, 3, 4))
+
+
+def test_size_from_metadata() -> None:
+    assert described(DETECTOR, size=(None, None), imgsz="[320, 416]").size == (320, 416)
+
+
+def test_std_of_zero_is_refused() -> None:
+    refused((1, 2), match="more than 0", hints=Hints(names=("a", "b"), mean=(0,), std=(0,), fit="crop"))
+
+
+def test_describe_writes_what_the_worker_reads(tmp_path: Path) -> None:
+    source, target = tmp_path / "tiny.onnx", tmp_path / "out" / "ready.onnx"
+    tiny.make(source)
+    said = Hints(names=("a", "b", "c", "d"), mean=(1.5,), std=(2, 3, 4), fit="stretch")
+    metadata = describing.describe(source, target, said)
+    model = describe(OnnxEngine.load(target, threads=1).signature, Hints(), "ready")
+    assert (model.names, model.fit) == (("a", "b", "c", "d"), "stretch")
+    assert (model.scaling.mean, model.scaling.std) == ((1.5, 1.5, 1.5), (2, 3, 4))
+    assert metadata["task"] == "detect", "what the file said and nobody contradicted stays"
+    onnx.checker.check_model(onnx.load(target))
+
+
+def test_describe_of_no_model(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"\xff\xff not a model")
+    with pytest.raises(ModelError, match=r"x\.onnx"):
+        describing.describe(tmp_path / "x.onnx", tmp_path / "y.onnx", Hints())
+
+
+# --- where files are -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def line() -> Line:
+    return parse(LINE)
+
+
+def options(word: str, line: Line | None = None, folder: Path | None = None, **flags: Any) -> Any:
+    return model_options(word, Flags(**flags), line, folder or Path())
+
+
+def test_line_file_says_file_and_sizes(line: Line, tmp_path: Path) -> None:
+    path = tmp_path / "models" / "det.onnx"
+    path.parent.mkdir()
+    path.touch()
+    found = options("det", line, tmp_path)
+    assert (found.source, found.threads, found.max_batch, found.max_delay) == (path, 2, 4, 0.01)
+    assert options("fake", line, tmp_path).source == Fake(batch=2)
+
+
+def test_flags_win_over_the_line_file(line: Line, tmp_path: Path) -> None:
+    other = tmp_path / "other.onnx"
+    other.touch()
+    found = options(f"det={other}", line, tmp_path, threads=1, max_batch=8, max_delay=0.0)
+    assert (found.source, found.threads, found.max_batch, found.max_delay) == (other, 1, 8, 0.0)
+
+
+def test_store_and_this_folder(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "bare.onnx").touch()
+    assert options("bare", line, store=kept).source == kept / "bare.onnx"
+    (tmp_path / "bare.onnx").touch()
+    assert options("bare", line, store=kept).source == Path("bare.onnx")
+
+
+def test_a_missing_model_says_how_to_bring_it(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"looked for .*bare\.onnx.*--model bare=FILE\.onnx.*export\.py"):
+        options("bare", line, store=tmp_path)
+    with pytest.raises(ModelError, match=r"models/det\.onnx|models\\det\.onnx"):
+        options("det", line, tmp_path)
+    with pytest.raises(ModelError, match="no such file"):
+        options("det=nowhere.onnx", line, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "../etc", "A", "a/b", "a b", "x" * 65])
+def test_names_that_cannot_be(name: str) -> None:
+    with pytest.raises(ModelError, match="is no model name"):
+        options(f"{name}=fake:")
+
+
+def test_default_store_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    assert store.default_store() == tmp_path / "gongwei" / "models"
+
+
+# --- flags -----------------------------------------------------------------------------------------------------------
+
+
+def said(**words: Any) -> Hints:
+    return hints(**(dict.fromkeys(["task", "labels", "size", "mean", "std", "fit"]) | words))
+
+
+def test_flags_are_read(tmp_path: Path) -> None:
+    labels = tmp_path / "names.txt"
+    labels.write_text("\ufeffgood\nbad one\n\n", encoding="utf-8")
+    found = said(task="detect", labels=labels, size="320x416", mean="1,2,3", std="4", fit="crop")
+    assert found == Hints(
+        task="detect", names=("good", "bad one"), size=(320, 416), mean=(1, 2, 3), std=(4,), fit="crop"
+    )
+    assert said() == Hints()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{"task": "pose"}, {"size": "640"}, {"size": "0x5"}, {"mean": "1,2"}, {"std": "one"}, {"fit": "fill"}],
+    ids=str,
+)
+def test_flags_that_cannot_be_are_named(words: dict[str, str]) -> None:
+    (flag,) = words
+    with pytest.raises(ModelError, match=f"--{flag} "):
+        said(**words)
+
+
+def test_labels_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="--labels"):
+        said(labels=tmp_path / "none.txt")

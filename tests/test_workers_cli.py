@@ -1,0 +1,247 @@
+"""The `workers` command as a user meets it: real processes, exit codes, what is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import zmq
+
+from broker.wire import Beat, Drain, Ready, Void
+from tests.conftest import free_port
+from tests.test_worker import FakeBroker, grey, score
+from workers.engine.fake import EXIT_CODE, poison_picture
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 30.0
+if sys.platform == "win32":
+    NEW_GROUP, STOP = subprocess.CREATE_NEW_PROCESS_GROUP, signal.CTRL_BREAK_EVENT
+else:
+    NEW_GROUP, STOP = 0, signal.SIGTERM
+
+
+def workers_command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "workers", *arguments],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "PYTHONUTF8": "1", "COLUMNS": "200"}
+
+
+class Process:
+    """A running `workers start`; its log is kept."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "workers", "start", *arguments],
+            cwd=ROOT,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+            creationflags=NEW_GROUP,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stderr is not None
+        self.lines += iter(self.popen.stderr.readline, "")
+
+    def ask_to_stop(self) -> None:
+        self.popen.send_signal(STOP)
+
+    def wait(self) -> int:
+        code = self.popen.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return code
+
+    @property
+    def log(self) -> str:
+        return "".join(self.lines)
+
+
+@contextmanager
+def started(broker: FakeBroker, *arguments: str) -> Iterator[Process]:
+    process = Process("--backend", broker.backend, *arguments)
+    try:
+        yield process
+    finally:
+        process.popen.kill()
+        process.wait()
+        assert process.popen.stderr is not None
+        process.popen.stderr.close()
+
+
+@pytest.fixture
+def broker(context: zmq.Context[Any]) -> Iterator[FakeBroker]:
+    broker = FakeBroker(context, f"tcp://127.0.0.1:{free_port()}")
+    broker.start()
+    yield broker
+    broker.close()
+
+
+def test_start_serves_and_ends_in_order(broker: FakeBroker) -> None:
+    port = free_port()
+    with started(broker, "--model", "m=fake:", "--name", "w1", "--metrics-port", str(port)) as process:
+        lease = broker.lease()
+        assert (lease.ready.worker, lease.ready.model) == ("w1", "m")
+        broker.send(lease, grey(200))
+        assert score(broker.answers(lease.ready.session, 1)[0]) == pytest.approx(200 / 255, abs=1e-3)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as page:
+            text = page.read().decode()
+        assert 'gongwei_worker_frames_total{model="m",reason="",status="ok"} 1.0' in text
+        assert 'gongwei_worker_sessions{model="m"} 1.0' in text
+        process.ask_to_stop()
+        broker.wait(Drain)
+        broker.say(lease.identity, Void(session=lease.ready.session, reason="drained"))
+        assert process.wait() == 0
+    assert "model ready" in process.log
+    assert "warm_up_ms" in process.log
+    assert "worker ended" in process.log
+
+
+def test_a_taken_name_ends_with_1(broker: FakeBroker) -> None:
+    with started(broker, "--model", "m=fake:") as process:
+        while process.popen.poll() is None:
+            for identity, message in broker.hear(0.1):
+                if isinstance(message, Ready):
+                    broker.say(identity, Void(session=message.session, reason="name_taken"))
+        assert process.wait() == 1
+    assert "--name" in process.log
+
+
+@pytest.mark.parametrize("poison", ["hang", "spin"])
+def test_the_watchdog_ends_a_stuck_process_with_its_traceback(broker: FakeBroker, poison: str) -> None:
+    with started(broker, "--model", f"m=fake:poison={poison}") as process:
+        lease = broker.lease()
+        broker.send(lease, poison_picture(64, 64))
+        assert process.wait() == 1
+    assert "Timeout" in process.log
+    assert "_suffer" in process.log
+
+
+def test_a_poison_picture_takes_the_process_with_it(broker: FakeBroker) -> None:
+    with started(broker, "--model", "m=fake:poison=exit") as process:
+        lease = broker.lease()
+        broker.wait(Beat)
+        broker.send(lease, poison_picture(64, 64))
+        assert process.wait() == EXIT_CODE
+
+
+def test_start_from_a_line_file(broker: FakeBroker, tmp_path: Path) -> None:
+    assert workers_command("tiny", str(tmp_path / "models" / "spots.onnx")).returncode == 0
+    line = tmp_path / "line.toml"
+    line.write_text(
+        f"""
+        endpoints.backend = "{broker.backend}"
+        [stations.s]
+        [cameras.c]
+        station = "s"
+        [models.spots]
+        file = "models/spots.onnx"
+        threads = 2
+        max_batch = 4
+        [routes.c]
+        models = ["spots"]
+        """,
+        encoding="utf-8",
+    )
+    process = Process("--line", str(line), "--model", "spots", "--json-log")
+    try:
+        lease = broker.lease()
+        other = broker.lease(lease.ready.session)
+        assert [(one.ready.model, one.ready.max_batch) for one in (lease, other)] == [("spots", 4)] * 2
+        picture = np.full((480, 640, 3), 40, np.uint8)
+        picture[100:164, 200:264] = 255
+        broker.send(lease, picture)
+        (answer,) = broker.answers(lease.ready.session, 1)
+        assert answer.status == "ok"
+    finally:
+        process.popen.kill()
+        process.wait()
+        assert process.popen.stderr is not None
+        process.popen.stderr.close()
+    events = [json.loads(text) for text in process.lines if text.startswith("{")]
+    (first, *_) = [event for event in events if event["event"] == "model ready"]
+    assert (first["task"], first["classes"], first["input"], first["max_batch"]) == ("detect", 4, "160x160", 4)
+
+
+def test_start_without_the_model_says_what_to_do(tmp_path: Path) -> None:
+    ended = workers_command("start", "--model", "scratches", "--store", str(tmp_path), cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "--model scratches=FILE.onnx" in ended.stderr
+
+
+def test_usage_errors_end_with_2(tmp_path: Path) -> None:
+    bad = tmp_path / "line.toml"
+    bad.write_text("nonsense = 1", encoding="utf-8")
+    assert workers_command("start").returncode == 2
+    assert workers_command("start", "--model", "m=fake:", "--line", str(bad)).returncode == 2
+    ended = workers_command("start", "--model", "m=fake:", "--fit", "twist")
+    assert ended.returncode == 2
+    assert "--fit twist: one of letterbox, stretch, crop" in ended.stderr
+
+
+def test_check_prints_and_gives_json(tmp_path: Path) -> None:
+    model, picture = tmp_path / "tiny.onnx", tmp_path / "spot.png"
+    assert workers_command("tiny", str(model)).returncode == 0
+    canvas = np.full((480, 640, 3), 40, np.uint8)
+    canvas[100:164, 200:264] = (0, 0, 255)
+    picture.write_bytes(cv2.imencode(".png", canvas)[1].tobytes())
+    shown = workers_command("check", str(model), str(picture))
+    assert shown.returncode == 0
+    assert "red" in shown.stdout
+    told = workers_command("check", str(model), str(picture), str(picture), "--json")
+    bodies = [json.loads(text) for text in told.stdout.splitlines()]
+    assert len(bodies) == 2
+    (entry,) = bodies[0]["detections"]
+    assert entry["name"] == "red"
+    assert entry["box"] == pytest.approx([200, 100, 264, 164], abs=10)
+
+
+def test_check_of_a_broken_picture_names_it(tmp_path: Path) -> None:
+    model, picture = tmp_path / "tiny.onnx", tmp_path / "broken.jpg"
+    workers_command("tiny", str(model))
+    picture.write_bytes(b"\xff\xd8 broken")
+    ended = workers_command("check", str(model), str(picture))
+    assert ended.returncode == 1
+    assert "broken.jpg" in ended.stderr
+
+
+def test_describe_makes_a_classifier_self_sufficient(testdata: Path, tmp_path: Path) -> None:
+    source, ready = str(testdata / "models" / "mobilenetv2.onnx"), str(tmp_path / "ready.onnx")
+    labels, cat = str(testdata / "images" / "imagenet_labels.txt"), str(testdata / "images" / "cat.bmp")
+    assert "--mean 127.5" in workers_command("check", source, cat).stderr
+    said = ["--labels", labels, "--mean", "127.5", "--std", "127.5", "--fit", "stretch"]
+    assert workers_command("describe", source, ready, *said).returncode == 0
+    told = workers_command("check", ready, cat, "--json")
+    assert json.loads(told.stdout)["classes"][0]["name"] == "Egyptian cat"
+
+
+@pytest.mark.parametrize("command", [[], ["start"], ["check"], ["tiny"], ["describe"]], ids=str)
+def test_help_has_examples(command: list[str]) -> None:
+    ended = workers_command(*command, "--help")
+    assert ended.returncode == 0
+    if command:
+        assert f"workers {command[0]} " in ended.stdout.split("Usage")[1][30:]

@@ -1,0 +1,233 @@
+"""The `workers` command: run model workers, try a model on pictures, prepare model files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from broker import line as line_file
+from broker import log, parent
+from broker.line import Line, LineError
+from workers.errors import ImageError, WorkersError
+from workers.flags import Flags, hints, model_options
+from workers.model import Hints
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+logger = log.get("workers")
+
+#: Exit code when a model thread had to be left behind.
+STUCK = 1
+
+LineOption = Annotated[Path | None, typer.Option("--line", help="The line file (TOML).", show_default=False)]
+StoreOption = Annotated[Path | None, typer.Option(help="Folder of models; default: this user's gongwei/models.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, or cuda where onnxruntime has it.")]
+ConfidenceOption = Annotated[float, typer.Option(help="Least score of a detection.", min=0, max=1)]
+IouOption = Annotated[float, typer.Option(help="Boxes of a class that overlap by more are one.", min=0, max=1)]
+TaskOption = Annotated[str | None, typer.Option(help="detect, segment or classify, where the file does not say.")]
+LabelsOption = Annotated[Path | None, typer.Option(help="File of class names, one per line.")]
+SizeOption = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of an input that the file leaves open.")]
+MeanOption = Annotated[str | None, typer.Option(help="Grey level 0..255 that becomes 0: one number, or R,G,B.")]
+StdOption = Annotated[str | None, typer.Option(help="What the rest is divided by: one number, or R,G,B.")]
+FitOption = Annotated[str | None, typer.Option(help="letterbox, stretch or crop.")]
+
+
+def _fail(message: str, code: int = 1) -> typer.Exit:
+    typer.echo(message, err=True)
+    return typer.Exit(code)
+
+
+def _line(path: Path | None) -> Line | None:
+    try:
+        return line_file.load(path) if path is not None else None
+    except LineError as error:
+        raise _fail(str(error), 2) from None
+
+
+def _hints(
+    task: str | None, labels: Path | None, size: str | None, mean: str | None, std: str | None, fit: str | None
+) -> Hints:
+    try:
+        return hints(task=task, labels=labels, size=size, mean=mean, std=std, fit=fit)
+    except WorkersError as error:
+        raise _fail(str(error), 2) from None
+
+
+@contextlib.contextmanager
+def _ending(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT, SIGTERM (Windows: Ctrl-Break) and the death of a supervising parent call `stop`."""
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: stop())
+    parent.watch(stop)
+    yield
+
+
+@app.command()
+def start(
+    model: Annotated[list[str], typer.Option(help="NAME, NAME=FILE.onnx or NAME=fake:delay=0.005; repeat.")],
+    line: LineOption = None,
+    backend: Annotated[str, typer.Option(help="The broker's backend; default: the line file's.")] = "",
+    name: Annotated[str, typer.Option(help="Name of this worker; default: host and process id.")] = "",
+    threads: Annotated[int | None, typer.Option(help="Sessions of each model.", min=1, max=64)] = None,
+    max_batch: Annotated[int | None, typer.Option(help="Frames in one call at most.", min=1, max=256)] = None,
+    max_delay: Annotated[float | None, typer.Option(help="Milliseconds that a frame waits for others.", min=0)] = None,
+    engine_threads: Annotated[int, typer.Option(help="Threads in one call; 0: the cores, divided.", min=0)] = 0,
+    device: DeviceOption = "cpu",
+    confidence: ConfidenceOption = 0.25,
+    iou: IouOption = 0.45,
+    store: StoreOption = None,
+    task: TaskOption = None,
+    labels: LabelsOption = None,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    fit: FitOption = None,
+    metrics_port: Annotated[int, typer.Option(help="Prometheus port on loopback; 0: none.", min=0, max=65535)] = 0,
+    json_log: Annotated[bool, typer.Option("--json-log", help="Log JSON lines.")] = False,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Load models, warm them up, and look at the frames that the broker sends.
+
+    Examples:
+
+      workers start --model yolov5n=yolov5n.onnx
+
+      workers start --line line.toml --model yolov5n --threads 2
+
+      workers start --model scratches --model mobilenet --backend tcp://10.0.0.5:7002
+    """
+    from workers.metrics import served
+    from workers.worker import Worker, default_name
+
+    name = name or default_name()
+    log.configure(json=json_log, level=log_level, process=f"worker {name}")
+    described = _line(line)
+    flags = Flags(
+        threads=threads,
+        max_batch=max_batch,
+        max_delay=None if max_delay is None else max_delay / 1000,
+        device=device,
+        engine_threads=engine_threads,
+        confidence=confidence,
+        iou=iou,
+        store=store,
+        hints=_hints(task, labels, size, mean, std, fit),
+    )
+    where = backend or (described.endpoints.backend if described is not None else line_file.Endpoints().backend)
+    try:
+        models = [model_options(word, flags, described, line.parent if line else Path()) for word in model]
+        worker = Worker(backend=where, models=models, name=name, watchdog=True)
+        with _ending(worker.stop), served(worker.metrics, metrics_port):
+            ended = _run(worker)
+    except WorkersError as error:
+        logger.error("worker cannot go on", error=str(error))
+        raise typer.Exit(1) from None
+    logger.info("worker ended")
+    if not ended:
+        os._exit(STUCK)  # the interpreter would wait for the engine that hangs
+
+
+def _run(worker: Any) -> bool:
+    import cv2
+
+    # Decoding is done by the intake threads; a pool of OpenCV's own would only fight the engine for the cores.
+    cv2.setNumThreads(1)
+    return bool(worker.run())
+
+
+@app.command()
+def check(
+    model: Annotated[str, typer.Argument(help="NAME, FILE.onnx or NAME=FILE.onnx.")],
+    images: Annotated[list[Path], typer.Argument(help="Pictures to look at.")],
+    line: LineOption = None,
+    device: DeviceOption = "cpu",
+    confidence: ConfidenceOption = 0.25,
+    iou: IouOption = 0.45,
+    store: StoreOption = None,
+    task: TaskOption = None,
+    labels: LabelsOption = None,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    fit: FitOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per picture.")] = False,
+) -> None:
+    """Look at pictures with the code of the workers, without a broker.
+
+    Examples:
+
+      workers check yolov5n.onnx bus.jpg
+
+      workers check mobilenet.onnx cat.png --labels names.txt --mean 127.5 --std 127.5 --fit stretch --json
+    """
+    from workers.check import looked, show
+
+    log.configure(level="warning")
+    flags = Flags(
+        device=device, confidence=confidence, iou=iou, store=store, hints=_hints(task, labels, size, mean, std, fit)
+    )
+    word = f"model={model}" if model.endswith(".onnx") and "=" not in model else model
+    try:
+        for path, body in looked(model_options(word, flags, _line(line), line.parent if line else Path()), images):
+            if as_json:
+                typer.echo(json.dumps({"image": str(path)} | body))
+            else:
+                show(path, body)
+    except (ImageError, WorkersError) as error:
+        raise _fail(str(error)) from None
+
+
+@app.command()
+def tiny(out: Annotated[Path, typer.Argument(help="The ONNX file to write.")]) -> None:
+    """Write a tiny detector of bright spots: a model for trials that needs no download.
+
+    Example:  workers tiny tiny.onnx
+    """
+    from workers.tiny import make
+
+    try:
+        make(out)
+    except OSError as error:
+        raise _fail(f"{out}: cannot be written: {error.strerror}") from None
+    typer.echo(f"wrote {out} ({out.stat().st_size} bytes)")
+
+
+@app.command()
+def describe(
+    source: Annotated[Path, typer.Argument(help="The ONNX file.")],
+    out: Annotated[Path, typer.Argument(help="The copy to write.")],
+    task: TaskOption = None,
+    labels: LabelsOption = None,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    fit: FitOption = None,
+) -> None:
+    """Copy a model with its task, classes and scaling written into it, so that a line needs only its name.
+
+    Example:  workers describe mobilenet.onnx ready.onnx --labels names.txt --mean 127.5 --std 127.5 --fit stretch
+    """
+    from workers import describe as described
+
+    try:
+        metadata = described.describe(source, out, _hints(task, labels, size, mean, std, fit))
+    except (WorkersError, OSError) as error:
+        raise _fail(str(error)) from None
+    for key, value in metadata.items():
+        typer.echo(f"{key}: {value if len(value) <= 100 else value[:97] + '...'}")
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Writes into an ONNX file what it does not say about itself, so that a line file needs only its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import helper
+
+from workers.errors import ModelError
+from workers.model import FIT, MEAN, STD, Hints
+
+
+def describe(source: Path, target: Path, hints: Hints) -> dict[str, str]:
+    """Copy the model at `source` to `target` with `hints` in its metadata; returns all of that metadata.
+
+    Weights that lie in files of their own are not copied. Raises ModelError.
+    """
+    try:
+        model = onnx.load(source, load_external_data=False)
+    except (OSError, DecodeError) as error:
+        raise ModelError(f"{source}: cannot be read as ONNX: {error}") from None
+    metadata = {entry.key: entry.value for entry in model.metadata_props} | _written(hints)
+    helper.set_model_props(model, metadata)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(model.SerializeToString())
+    return metadata
+
+
+def _written(hints: Hints) -> dict[str, str]:
+    """The hints as metadata: Ultralytics' keys where it has one."""
+    said = {
+        "task": hints.task,
+        "names": str(dict(enumerate(hints.names))) if hints.names else None,
+        "imgsz": str(list(hints.size)) if hints.size else None,
+        MEAN: _listed(hints.mean),
+        STD: _listed(hints.std),
+        FIT: hints.fit,
+    }
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _listed(numbers: tuple[float, ...] | None) -> str | None:
+    return ",".join(f"{number:g}" for number in numbers) if numbers else None

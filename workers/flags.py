@@ -1,0 +1,120 @@
+"""The command line's words about models, and a line file's, made into ModelOptions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar, get_args
+
+from broker.line import Line, Model
+from workers.engine.fake import PREFIX, Fake
+from workers.errors import ModelError
+from workers.model import Hints, Task
+from workers.options import ModelOptions
+from workers.placement import Fit
+from workers.store import check_name, default_store, find
+
+T = TypeVar("T")
+Word = TypeVar("Word", bound=str)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """What holds for every model of the command; None: the line file's value, else the default. Delays in seconds."""
+
+    threads: int | None = None
+    max_batch: int | None = None
+    max_delay: float | None = None
+    device: str = "cpu"
+    engine_threads: int = 0
+    confidence: float = 0.25
+    iou: float = 0.45
+    store: Path | None = None
+    hints: Hints = field(default_factory=Hints)
+
+
+def model_options(word: str, flags: Flags, line: Line | None, folder: Path) -> ModelOptions:
+    """Of one `--model NAME[=FILE.onnx]` or `NAME=fake:...`; `folder` is the line file's. Raises WorkersError."""
+    name, _, where = word.partition("=")
+    check_name(name)
+    written = line.models.get(name) if line is not None else None
+    sizes = written or Model()
+    return ModelOptions(
+        name=name,
+        source=_source(name, where, written, flags, folder),
+        threads=_first(flags.threads, sizes.threads),
+        max_batch=_first(flags.max_batch, sizes.max_batch),
+        max_delay=_first(flags.max_delay, sizes.max_delay),
+        device=flags.device,
+        engine_threads=flags.engine_threads,
+        confidence=flags.confidence,
+        iou=flags.iou,
+        hints=flags.hints,
+    )
+
+
+def hints(
+    *, task: str | None, labels: Path | None, size: str | None, mean: str | None, std: str | None, fit: str | None
+) -> Hints:
+    """What the flags say about a model. Raises ModelError naming the flag and what it takes."""
+    return Hints(
+        task=_choice("--task", task, get_args(Task)),
+        names=_labels(labels) if labels is not None else None,
+        size=_size(size) if size is not None else None,
+        mean=_numbers("--mean", mean) if mean is not None else None,
+        std=_numbers("--std", std) if std is not None else None,
+        fit=_choice("--fit", fit, get_args(Fit)),
+    )
+
+
+def _source(name: str, where: str, written: Model | None, flags: Flags, folder: Path) -> Path | Fake:
+    if not where and written is not None:
+        where = written.file if written.file.startswith(PREFIX) else ""
+    if where.startswith(PREFIX):
+        return Fake.parse(where.removeprefix(PREFIX))
+    if where:
+        path = Path(where)
+        if not path.is_file():
+            raise ModelError(f"--model {name}={where}: there is no such file")
+        return path
+    said = folder / written.file if written is not None and written.file else None
+    return find(name, written=said, store=flags.store or default_store())
+
+
+def _first(flag: T | None, otherwise: T) -> T:
+    return otherwise if flag is None else flag
+
+
+def _choice(flag: str, word: str | None, known: tuple[Word, ...]) -> Word | None:
+    found = next((choice for choice in known if choice == word), None)
+    if word is not None and found is None:
+        raise ModelError(f"{flag} {word}: one of {', '.join(known)}")
+    return found
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    try:
+        names = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"--labels {path}: cannot be read as UTF-8 text: {error}") from None
+    while names and not names[-1].strip():
+        names.pop()
+    return tuple(name.strip() for name in names)
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if match is None or "0" in match.groups():
+        raise ModelError(f"--size {text}: HEIGHTxWIDTH in pixels, as in 640x640")
+    return int(match[1]), int(match[2])
+
+
+def _numbers(flag: str, text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(number) for number in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 3):
+        raise ModelError(f"{flag} {text}: one number, or three for red, green, blue: 123.675,116.28,103.53")
+    return numbers
