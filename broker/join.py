@@ -188,10 +188,13 @@ class Joiner:
             elif item.late or item.model in frame.answers:
                 self._later(message.epoch, frame, item)
             else:
-                self._answer(frame, item)
+                self._answer(message.epoch, frame, item)
 
-    def _answer(self, frame: Expected, item: Outcome) -> None:
-        self._file(frame, item.model, readable(item))
+    def _answer(self, epoch: str, frame: Expected, item: Outcome) -> None:
+        answer = readable(item)
+        if answer.status != item.status:
+            self._turn.known[epoch].append(Known(ticket=item.ticket, statuses={item.model: answer.status}))
+        self._file(frame, item.model, answer)
         if frame.complete:
             self._publish(frame)
 

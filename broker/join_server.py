@@ -134,9 +134,9 @@ class JoinServer:
         self._serve_consumers(now)
 
     def _gather(self) -> None:
-        """Right after a commit let more come in; a line with time to spare never waits here."""
+        """Right after a commit let more come in; a line with time to spare never waits here, nor one that is behind."""
         left = self._committed_at + GATHER - time.monotonic()
-        if left > 0:
+        if left > 0 and self._doors.drained:
             time.sleep(left)
 
     def _patience(self) -> int:

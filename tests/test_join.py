@@ -137,7 +137,9 @@ def test_a_body_that_cannot_be_read_is_a_failure_and_the_rest_is_published(
     bench: Bench, items: Items, bad: bytes
 ) -> None:
     bench.turn(items.expect(items.expectation(key(0), ["alpha", "beta"])))
-    bench.turn(items.result(items.outcome(key(0), "alpha", answer=bad), items.outcome(key(0), "beta")))
+    answers = items.outcome(key(0), "alpha", answer=bad), items.outcome(key(0), "beta")
+    turn = bench.turn(items.result(*answers))
+    assert turn.known[EPOCH] == [Known(ticket=answers[0].ticket, statuses={"alpha": "failed"})]
     sent = bench.published[0][2]
     assert sent["missing"] == [{"model": "alpha", "status": "failed", "reason": INVALID}]
     assert sent["results"]["beta"]["status"] == "ok"
