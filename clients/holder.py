@@ -53,6 +53,7 @@ class Holder:
         self._queue: deque[int] = deque()  # seqs to send, in order; those no longer held are passed over
         self._spoke_at = -math.inf
         self._checked_at = -math.inf
+        self._starved_since = -math.inf
         self._quiet_since = -math.inf  # since when nothing was heard of the frames held, or was asked about them
 
     # --- the user's side ---------------------------------------------------------------------------------------------
@@ -76,12 +77,8 @@ class Holder:
         """Use up a seq for a picture that will not be sent, and tell the broker why."""
         seq = self._use_seq()
         self.skipped[reason] += 1
-        self.skips[seq] = Skip(key=self.key(seq), reason=reason)
+        self._remember(seq, reason)
         self._queue.append(seq)
-        if len(self.skips) > SKIPS_HELD:
-            forgotten = next(iter(self.skips))
-            del self.skips[forgotten]
-            self.count["skips_forgotten"] += 1
         if len(self._queue) > 2 * (SKIPS_HELD + self.window):
             self._queue = deque(seq for seq in self._queue if seq in self.skips or seq in self.held)
         return self.key(seq)
@@ -152,8 +149,28 @@ class Holder:
         if not self.open or now < self._checked_at + BEAT:
             return []
         self._checked_at = now
+        self._mend_gap(now)
         late = [held for held in self.held.values() if held.sends and now >= held.due]
         return self._overdue(late, now) if late else []
+
+    def _mend_gap(self, now: float) -> None:
+        """With nothing under way there is always credit for the next seq, unless the broker missed the one before it:
+        a skip, or a monitor frame that is given up. Say that it is missing."""
+        wanted = self._queue[0] if self._queue else self.next_seq
+        if wanted <= self.credit or any(held.sends for held in self.held.values()):
+            self._starved_since = now
+        elif now - self._starved_since >= STALL:
+            self._starved_since = now
+            reason = self._why_missing(wanted - 1)
+            if reason:
+                self._remember(wanted - 1, reason)
+                self._queue.appendleft(wanted - 1)
+
+    def _remember(self, seq: int, reason: str) -> None:
+        self.skips[seq] = Skip(key=self.key(seq), reason=reason)
+        if len(self.skips) > SKIPS_HELD:
+            del self.skips[next(iter(self.skips))]
+            self.count["skips_forgotten"] += 1
 
     # --- the broker's words ------------------------------------------------------------------------------------------
 
@@ -167,7 +184,7 @@ class Holder:
         self.refusal = None
         if not fresh:
             return []
-        self._quiet_since = now
+        self._quiet_since = self._starved_since = now
         ended = self._drop_unsendable(now)
         self._queue = deque(sorted([*self.held, *self.skips]))
         return ended
@@ -250,6 +267,10 @@ class Holder:
     def _to_send_again(self) -> int:
         """How many frames a new broker will see again."""
         return sum(1 for held in self.held.values() if held.sends)
+
+    def _why_missing(self, seq: int) -> str:
+        """Why the broker may never have seen this seq, which is held no more; "" if it must have."""
+        return self.skips[seq].reason if seq in self.skips else ""
 
     def _drop_unsendable(self, now: float) -> list[Ended]:
         """At a new connection, before all is sent again: give up what this broker would not take."""

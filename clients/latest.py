@@ -45,6 +45,9 @@ class LatestHolder(Holder):
     def _to_send_again(self) -> int:
         return 0
 
+    def _why_missing(self, seq: int) -> str:
+        return super()._why_missing(seq) or ("lost" if seq >= 0 else "")
+
     def _drop_unsendable(self, now: float) -> list[Ended]:
         past = [held for held in self.held.values() if held.sends]
         return [self._end(held, "lost", "reconnected", now) for held in past] + super()._drop_unsendable(now)

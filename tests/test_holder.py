@@ -264,6 +264,39 @@ def test_a_skip_is_told_again_until_a_later_frame_is_settled() -> None:
     assert say(holder, 0.3) == []
 
 
+@pytest.mark.parametrize("kind", [Holder, LatestHolder])
+def test_a_skip_is_told_again_when_credit_stays_away_for_no_reason(kind: type[Holder]) -> None:
+    holder = opened(kind, credit=0)
+    skip = Skip(key=holder.skip("no_credit"), reason="no_credit")
+    assert say(holder, 0.0)[-1] == skip
+    if kind is LatestHolder:
+        holder.take(PICTURE, None, 0.0)
+    told = []
+    for step in range(1, 9):
+        holder.check(step * BEAT)
+        told += [message for message in say(holder, step * BEAT) if not isinstance(message, Hello)]
+    assert told == [skip, skip]
+    holder.receive(Accepted(boot=holder.boot, seqs=[], credit=1), 2.5)
+    holder.check(9.0)
+    assert skip not in say(holder, 9.0)
+
+
+def test_a_monitor_frame_that_the_broker_missed_is_told_as_lost() -> None:
+    """It was on a connection that broke; the broker is the same, and has no credit for a seq after a gap."""
+    holder = opened(LatestHolder, credit=0)
+    lost = holder.take(PICTURE, None, 0.0)
+    assert frames(say(holder, 0.0)) == [(0, 0)]
+    holder.take(PICTURE, None, 0.1)
+    holder.disconnected()
+    say(holder, 0.2)
+    assert [end.key for end in welcome(holder, 0.2, credit=0)] == [lost]
+    assert say(holder, 0.2) == []
+    holder.check(0.2 + STALL)
+    assert Skip(key=lost, reason="lost") in say(holder, 0.2 + STALL)
+    holder.receive(Accepted(boot=holder.boot, seqs=[], credit=1), 1.5)
+    assert frames(say(holder, 1.5)) == [(1, 0)]
+
+
 def test_skips_are_bounded_while_no_broker_is_there() -> None:
     holder = make()
     for _ in range(5 * SKIPS_HELD):
