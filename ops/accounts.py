@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ops.report import Consumed, Latency, Told
+from ops.report import Consumed, Told
 
 #: Bytes of the consumer's file that are read at once.
 CHUNK: Final = 1 << 20
@@ -70,8 +70,8 @@ def told(record: Mapping[str, Any]) -> Told:
         incomplete=record.get("incomplete", 0),
         rejected=_count(record.get("rejected", 0)),
         missed=_count(record.get("skipped", 0)),
+        seconds=record.get("seconds", 0.0),
         latencies=record.get("latencies", []),
-        latency=Latency(p50=record.get("latency_p50"), p99=record.get("latency_p99")),
     )
 
 

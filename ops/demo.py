@@ -53,7 +53,7 @@ def run(settings: Settings) -> int:
     if settings.report is not None:
         settings.report.parent.mkdir(parents=True, exist_ok=True)
         settings.report.write_bytes(msgspec.json.format(msgspec.json.encode(account), indent=2) + b"\n")
-    Console().print(summary.draw(account, line, settings.save))
+    Console().print(summary.draw(account, line, settings.save), soft_wrap=True)
     return 0 if account.passed else 1
 
 
@@ -85,8 +85,8 @@ class Demo:
         self._fleet = Fleet(specs, self._screen, held=[Stage.CAMERA], first=[Stage.CAMERA])
         self._released = False
         self._problem = ""
+        self._finished = False
         self._began = self._heard_at = 0.0
-        self._seconds = 0.0
 
     def run(self) -> str:
         """Run to the end. Returns what went wrong, or ""."""
@@ -108,13 +108,17 @@ class Demo:
             ledger_report(self._folder / self._line.ledger.path),
             self._tail.consumed,
             restarts=self._fleet.supervisor.restarts,
-            seconds=self._seconds,
         )
 
     def _cameras(self, settings: Settings, path: Path) -> list[Spec]:
-        """The cameras, which run once and report."""
-        frames = ("--frames", str(settings.frames)) if settings.frames else ()
-        specs = plan.cameras(self._line, path, lambda name: ("--report", str(self._report_of(name)), *frames))
+        """The cameras, which run once and report; files start over at their end, and no two see the same parts."""
+        seeds = {name: number for number, name in enumerate(self._line.cameras)}
+
+        def options(name: str) -> list[str]:
+            words = ["--loop", "--seed", str(seeds[name]), "--report", str(self._report_of(name))]
+            return [*words, "--frames", str(settings.frames)] if settings.frames else words
+
+        specs = plan.cameras(self._line, path, options)
         return [dataclasses.replace(spec, restart=Restart.NEVER) for spec in specs]
 
     def _report_of(self, camera: str) -> Path:
@@ -125,7 +129,7 @@ class Demo:
     def _turn(self) -> None:
         if self._tail.read():
             self._heard_at = time.monotonic()
-        if self._problem or self._seconds:
+        if self._problem or self._finished:
             return
         if not self._released and not self._fleet.interrupted:
             self._start()
@@ -136,11 +140,10 @@ class Demo:
         """Let the cameras begin when the models are there, or give up."""
         waited = time.monotonic() - self._began
         children = self._fleet.supervisor.children.values()
-        failing = [child.spec.name for child in children if child.restarts >= MOST_FAILED_STARTS]
+        failing = [child.spec.name for child in children if child.over or child.restarts >= MOST_FAILED_STARTS]
         if up.is_ready(self._screen.seen[0], plan.sessions(self._line)):
             self._screen.say(f"the line is ready after {waited:.1f} s: the cameras begin (Ctrl-C ends them)")
             self._released = True
-            self._began = time.monotonic()
             self._fleet.supervisor.release()
         elif failing or waited > LONGEST_START:
             what = (
@@ -156,5 +159,5 @@ class Demo:
         told = [read_told(self._report_of(name)) for name in self._line.cameras]
         expected = sum(account.complete + account.incomplete for account in told if account is not None)
         if len(self._tail.consumed.frames) >= expected or now - self._heard_at > LONGEST_SILENCE:
-            self._seconds = now - self._began
+            self._finished = True
             self._fleet.supervisor.stop()

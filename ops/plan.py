@@ -62,8 +62,10 @@ def cameras(line: Line, path: Path, options: Callable[[str], Iterable[str]] = la
 
 def consumer(path: Path, received: Path, pictures: Path) -> Spec:
     """A consumer that writes each message as a line of JSON to `received`, and annotated pictures into `pictures`."""
-    spec = _spec("consumer", Stage.CONSUMER, ("clients", "watch"), path, "--json", "--save", str(pictures))
-    return dataclasses.replace(spec, output=received)
+    words = ("--since", "0", "--json", "--save", str(pictures))
+    spec = _spec("consumer", Stage.CONSUMER, ("clients", "watch"), path, *words)
+    # Started again, it would receive, and write down, everything once more.
+    return dataclasses.replace(spec, output=received, restart=Restart.NEVER)
 
 
 def flush(camera: CameraEntry) -> float:

@@ -26,7 +26,8 @@ class Latency(Struct, frozen=True, kw_only=True):
 
 
 class Told(Struct, frozen=True, kw_only=True):
-    """What one camera knows of its run, by its own counts and its own clock (capture to settled, in seconds)."""
+    """What one camera knows of its run, by its own counts and its own clock. `latencies`: capture to settled, of its
+    last frames; `seconds`: from its first picture to its last answer."""
 
     sent: int = 0
     resent: int = 0
@@ -35,8 +36,8 @@ class Told(Struct, frozen=True, kw_only=True):
     incomplete: int = 0
     rejected: int = 0
     missed: int = 0
+    seconds: float = 0.0
     latencies: list[float] = []
-    latency: Latency = Latency()
 
 
 @dataclass(slots=True)
@@ -86,7 +87,7 @@ class ModelFigures(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """A whole run. `missing` is what the cameras' processes owe: those of which no report came."""
+    """A whole run. `seconds`: that of the slowest camera; `silent`: cameras of whose processes no report came."""
 
     accepted: int
     joined: int
@@ -121,7 +122,6 @@ def reconcile(
     consumed: Consumed,
     *,
     restarts: int = 0,
-    seconds: float = 0.0,
 ) -> Report:
     """Hold the three accounts against each other. `told`: by camera, None where no report came from it; `ledger`: what
     `broker.report` says."""
@@ -147,14 +147,14 @@ def reconcile(
         missed=sum(account.missed for account in heard),
         received=len(consumed.frames),
         verdicts=dict(sum((Counter(counts) for counts in ledger["verdicts"].values()), Counter())),
-        latency=_in_all(heard),
+        latency=latency(seconds for account in heard for seconds in account.latencies),
         cameras=cameras,
         models={
             model: _model(statuses.get(model, {}), consumed.inference.get(model, []))
             for model in sorted({*statuses, *consumed.inference})
         },
         restarts=restarts,
-        seconds=seconds,
+        seconds=max((account.seconds for account in heard), default=0.0),
         silent=sorted(name for name, account in told.items() if account is None),
     )
 
@@ -171,17 +171,13 @@ def _camera(told: Told, ledger: Mapping[str, int], received: int) -> CameraFigur
         resent=told.resent,
         rejected=told.rejected,
         missed=told.missed,
-        latency=told.latency,
+        latency=latency(told.latencies),
     )
 
 
 def _model(statuses: dict[str, int], inference: Sequence[float]) -> ModelFigures:
     mean = math.fsum(inference) / len(inference) if inference else None
     return ModelFigures(statuses=statuses, inference=latency(inference), inference_mean=mean)
-
-
-def _in_all(accounts: Iterable[Told]) -> Latency:
-    return latency([seconds for account in accounts for seconds in account.latencies])
 
 
 def latency(seconds: Iterable[float]) -> Latency:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from broker.wire import Key
 from ops import summary
 from ops.accounts import Tail, read_told, told
 from ops.demo_line import DemoError, Settings, free_ports, make_line, model_name
+from ops.process import ASK, own_group
 from ops.report import Consumed, Latency, Report, Told, latency, reconcile
 
 BOOT = "0123456789ab"
@@ -47,7 +51,7 @@ def received(*seqs: int) -> Consumed:
     return consumed
 
 
-TOLD = Told(sent=2, accepted=2, complete=2, latencies=[0.1, 0.3], latency=Latency(p50=0.1, p99=0.3))
+TOLD = Told(sent=2, accepted=2, complete=2, seconds=2.0, latencies=[0.1, 0.3])
 
 
 # --- reconciliation --------------------------------------------------------------------------------------------------
@@ -223,7 +227,7 @@ def shown(report: Report, tmp_path: Path) -> str:
 
 
 def test_the_summary_has_the_sum_and_says_where_the_pictures_are(tmp_path: Path) -> None:
-    text = shown(reconcile({"cam1": TOLD}, ledger(), received(0, 1), seconds=2.0), tmp_path)
+    text = shown(reconcile({"cam1": TOLD}, ledger(), received(0, 1)), tmp_path)
     assert "accepted 2 = joined 2 + lost 0; duplicates 0" in text
     assert "2 frames in 2.0 s (1.0/s)" in text
     assert "verdicts: ng 1, ok 3 (NG: a frame that shows white)" in text
@@ -232,3 +236,39 @@ def test_the_summary_has_the_sum_and_says_where_the_pictures_are(tmp_path: Path)
 
 def test_the_summary_names_a_camera_that_said_nothing(tmp_path: Path) -> None:
     assert "no report from cam2" in shown(reconcile({"cam2": None}, ledger(), received(0, 1)), tmp_path)
+
+
+# --- a whole run -----------------------------------------------------------------------------------------------------
+
+
+def demo(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ops", "demo", "--model", "tiny"]
+    command += ["--save", str(tmp_path / "pictures"), "--report", str(tmp_path / "report.json"), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **own_group())
+
+
+@pytest.mark.slow
+def test_the_whole_line_gives_every_frame_one_result(tmp_path: Path) -> None:
+    with demo(tmp_path, "--frames", "12", "--deadline", "30") as process:
+        output, log = process.communicate(timeout=110)
+    assert process.returncode == 0, log
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    assert (report["accepted"], report["joined"], report["received"], report["complete"]) == (24, 24, 24, 24)
+    assert [report[name] for name in ("lost", "duplicates", "unreceived", "dropped")] == [0, 0, 0, 0]
+    assert report["models"]["tiny"]["statuses"] == {"ok": 24}
+    assert sum(report["verdicts"].values()) == 24
+    assert 0 < report["latency"]["p50"] <= report["latency"]["p99"]
+    assert len(list((tmp_path / "pictures").rglob("*.jpg"))) == 24
+    assert "accepted 24 = joined 24 + lost 0; duplicates 0" in output
+
+
+@pytest.mark.slow
+def test_a_demo_that_is_interrupted_accounts_for_what_it_did(tmp_path: Path) -> None:
+    with demo(tmp_path, "--frames", "0", "--deadline", "30") as process:
+        assert process.stderr is not None
+        log = [next(line for line in process.stderr if re.search(r"accepted [1-9]", line))]
+        process.send_signal(ASK)
+        log += process.stderr
+        assert process.wait(timeout=60) == 0, "".join(log)
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    assert report["joined"] == report["received"] > 0

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
 from broker.line import CameraEntry, Endpoints, Line, Model, Route, Station, to_toml
 from ops import plan, up
 from ops.__main__ import app
+from ops.demo_line import endpoints, free_ports
+from ops.process import ASK, own_group
 from ops.supervisor import Restart, Stage
 
 COMMANDS = ["up", "demo", "doctor", "bench"]
@@ -24,6 +29,11 @@ def line(**changes: object) -> Line:
         "routes": {"top": Route(models=["dents"])},
     }
     return Line(**settings | changes)  # type: ignore[arg-type]
+
+
+def remote_line(**changes: object) -> Line:
+    """A line whose models and cameras run elsewhere."""
+    return line(models={"dents": Model()}, cameras={"top": CameraEntry(station="press")}, **changes)
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -97,7 +107,7 @@ def test_the_plan_hands_on_what_the_line_file_says() -> None:
 
 
 def test_what_runs_elsewhere_is_not_started() -> None:
-    remote = line(models={"dents": Model()}, cameras={"top": CameraEntry(station="press")})
+    remote = remote_line()
     assert {spec.stage for spec in plan.specs(remote, Path("line.toml"))} == {
         Stage.JOIN,
         Stage.BROKER,
@@ -135,3 +145,46 @@ def test_doctor_checks_what_the_line_asks_for(tmp_path: Path) -> None:
     assert code == 1
     assert found["model dents"] == "failed"
     assert "ledger fsync" in found
+
+
+# --- up --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bare_line(tmp_path: Path) -> Path:
+    """A line file of which broker, join and recorder run here, and nothing else."""
+    path = tmp_path / "line.toml"
+    path.write_text(to_toml(remote_line(endpoints=endpoints(free_ports(44)))), encoding="utf-8")
+    return path
+
+
+def started(path: Path) -> subprocess.Popen[str]:
+    """`gongwei up` in a process of its own, its log read up to the readiness of the line."""
+    command = [sys.executable, "-m", "ops", "up", str(path), "--json"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **own_group())
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "the line is ready" in json.loads(line)["event"]:
+            return process
+    raise AssertionError(f"ended with {process.wait()} before it was ready")
+
+
+def test_up_ends_in_order_when_it_is_asked_to(bare_line: Path) -> None:
+    with started(bare_line) as process:
+        children = psutil.Process(process.pid).children()
+        process.send_signal(ASK)
+        assert process.stderr is not None
+        said = [json.loads(line) for line in process.stderr]
+        assert process.wait(timeout=60) == 0
+    events = [f"{record['process']}: {record['event']}" for record in said]
+    assert events.index("broker: broker ended") < events.index("join: join ended")
+    assert events[-1].startswith("gongwei: the line has ended: 0 frames settled, 0 not, 0 restarts")
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+def test_nothing_outlives_a_supervisor_that_is_killed(bare_line: Path) -> None:
+    with started(bare_line) as process:
+        children = psutil.Process(process.pid).children()
+        assert len(children) == 3
+        process.kill()
+    assert psutil.wait_procs(children, timeout=20)[1] == []
