@@ -8,16 +8,20 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
+import cv2
 import typer
 
 from broker import line as line_file
 from broker import log, parent
 from broker.line import Line, LineError
-from workers.errors import ImageError, WorkersError
+from workers.check import looked, show
+from workers.errors import WorkersError
 from workers.flags import Flags, hints, model_options
+from workers.metrics import served
 from workers.model import Hints
+from workers.worker import Worker, default_name
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 logger = log.get("workers")
@@ -103,9 +107,6 @@ def start(
 
       workers start --model scratches --model mobilenet --backend tcp://10.0.0.5:7002
     """
-    from workers.metrics import served
-    from workers.worker import Worker, default_name
-
     name = name or default_name()
     log.configure(json=json_log, level=log_level, process=f"worker {name}")
     described = _line(line)
@@ -123,23 +124,21 @@ def start(
     where = backend or (described.endpoints.backend if described is not None else line_file.Endpoints().backend)
     try:
         models = [model_options(word, flags, described, line.parent if line else Path()) for word in model]
-        worker = Worker(backend=where, models=models, name=name, watchdog=True)
-        with _ending(worker.stop), served(worker.metrics, metrics_port):
-            ended = _run(worker)
+        _serve(Worker(backend=where, models=models, name=name, watchdog=True), metrics_port)
     except WorkersError as error:
         logger.error("worker cannot go on", error=str(error))
         raise typer.Exit(1) from None
+
+
+def _serve(worker: Worker, metrics_port: int) -> None:
+    """Run the worker to its end. Raises WorkersError."""
+    # Decoding is done by the intake threads; a pool of OpenCV's own would only fight the engine for the cores.
+    cv2.setNumThreads(1)
+    with _ending(worker.stop), served(worker.metrics, metrics_port):
+        ended = worker.run()
     logger.info("worker ended")
     if not ended:
         os._exit(STUCK)  # the interpreter would wait for the engine that hangs
-
-
-def _run(worker: Any) -> bool:
-    import cv2
-
-    # Decoding is done by the intake threads; a pool of OpenCV's own would only fight the engine for the cores.
-    cv2.setNumThreads(1)
-    return bool(worker.run())
 
 
 @app.command()
@@ -167,8 +166,6 @@ def check(
 
       workers check mobilenet.onnx cat.png --labels names.txt --mean 127.5 --std 127.5 --fit stretch --json
     """
-    from workers.check import looked, show
-
     log.configure(level="warning")
     flags = Flags(
         device=device, confidence=confidence, iou=iou, store=store, hints=_hints(task, labels, size, mean, std, fit)
@@ -180,7 +177,7 @@ def check(
                 typer.echo(json.dumps({"image": str(path)} | body))
             else:
                 show(path, body)
-    except (ImageError, WorkersError) as error:
+    except WorkersError as error:
         raise _fail(str(error)) from None
 
 

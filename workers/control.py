@@ -75,10 +75,10 @@ class Control:
         with context.socket(zmq.DEALER) as dealer:
             self._connect(dealer)
             poller = zmq.Poller()
-            for member in self._members:
-                member.session.start(context)
-                poller.register(member.session.answers, zmq.POLLIN)
             try:
+                for member in self._members:
+                    member.session.start(context)
+                    poller.register(member.session.answers, zmq.POLLIN)
                 while not self.stopping.is_set():
                     self._turn(dealer, poller)
                 self._drain(dealer, poller, drain_timeout)

@@ -91,6 +91,8 @@ class Session:
 
     def stop(self, timeout: float) -> bool:
         """End the threads, waiting at most `timeout` seconds; False: one is stuck and was left behind."""
+        if not self._threads:
+            return True
         self._stopping.set()
         self._command(STOP)
         deadline = time.monotonic() + timeout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,9 @@ class OnnxEngine:
         self._input = session.get_inputs()[0]
         self._half = self._input.type == "tensor(float16)"
         self._outputs = [output.name for output in session.get_outputs()]
-        self._buffers: dict[int, list[Array]] = {}
+        #: By batch size, what its first run told: shape and dtype of every output.
+        self._forms: dict[int, list[tuple[tuple[int, ...], np.dtype[Any]]]] = {}
+        self._buffers: list[np.ndarray[Any, Any]] = [np.empty(0) for _ in self._outputs]
 
     @classmethod
     def load(cls, path: Path, *, threads: int, device: str = "cpu") -> OnnxEngine:
@@ -59,21 +62,28 @@ class OnnxEngine:
 
     def close(self) -> None:
         self._session = None
-        self._buffers.clear()
+        self._buffers = []
 
     def _run(self, feed: np.ndarray[Any, Any]) -> list[Array]:
-        buffers = self._buffers.get(len(feed))
-        if buffers is None:
-            # The first run of a batch size tells the shapes of its outputs.
+        forms = self._forms.get(len(feed))
+        if forms is None:
             outputs = self._session.run(self._outputs, {self._input.name: feed})
-            self._buffers[len(feed)] = [np.array(output, dtype=output.dtype, order="C") for output in outputs]
+            self._forms[len(feed)] = [(output.shape, output.dtype) for output in outputs]
             return [output.astype(np.float32, copy=False) for output in outputs]
+        buffers = [self._buffer(index, shape, dtype) for index, (shape, dtype) in enumerate(forms)]
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(self._input.name, onnxruntime.OrtValue.ortvalue_from_numpy(feed))
         for name, buffer in zip(self._outputs, buffers, strict=True):
             binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(buffer))
         self._session.run_with_iobinding(binding)
         return [buffer.astype(np.float32, copy=False) for buffer in buffers]
+
+    def _buffer(self, index: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        """Room for output `index`: all batch sizes share it, so a fresh 8 MB need not be mapped at every call."""
+        size = math.prod(shape)
+        if self._buffers[index].size < size:
+            self._buffers[index] = np.empty(size, dtype)
+        return self._buffers[index][:size].reshape(shape)
 
 
 def _options(threads: int) -> Any:
