@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from rich.console import Console
@@ -58,6 +59,7 @@ class Screen:
         self._live = live and not json
         self._lines: queue.Queue[LogLine] = queue.Queue(QUEUE)
         self._dropped = 0
+        self._unseen = False
         self._should_stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="screen", daemon=True)
         #: The latest reading and the one before; replaced as a pair by the screen's thread.
@@ -99,17 +101,28 @@ class Screen:
     def _loop(self, draw: Callable[[], None], every: float) -> None:
         read_at = drawn_at = 0.0
         while not (self._should_stop.is_set() and self._lines.empty()):
-            self._draw_lines()
+            lines = self._take_lines()
+            if lines:
+                self._show(partial(self._draw_lines, lines))
             now = time.monotonic()
             if now - read_at >= REFRESH and not self._should_stop.is_set():
                 read_at = now
                 self.seen = (self._read(), self.seen[0])
             if now - drawn_at >= every:
                 drawn_at = now
-                draw()
+                self._show(draw)
 
-    def _draw_lines(self) -> None:
-        """Draw some of the lines that wait, at once: each print draws the table below them again."""
+    def _show(self, draw: Callable[[], None]) -> None:
+        """Draw, unless nobody looks any more: the reader of a pipe may end, and the line goes on without it."""
+        if self._unseen:
+            return
+        try:
+            draw()
+        except (OSError, SystemExit):  # rich makes a SystemExit of a broken pipe
+            self._unseen = True
+
+    def _take_lines(self) -> list[LogLine]:
+        """Some of the lines that wait; waits a moment for the first of them."""
         lines = []
         dropped, self._dropped = self._dropped, 0
         if dropped:
@@ -120,10 +133,14 @@ class Screen:
                 lines.append(self._lines.get_nowait())
         except queue.Empty:
             pass
-        if lines and self._json:
+        return lines
+
+    def _draw_lines(self, lines: list[LogLine]) -> None:
+        """Draw lines at once: each print draws the table below them again."""
+        if self._json:
             now = datetime.now(UTC).isoformat()
             self._console.out("\n".join(logline.to_json(line, now) for line in lines), highlight=False)
-        elif lines:
+        else:
             self._console.print(Text("\n").join(map(self._render, lines)), soft_wrap=True)
 
     def _render(self, line: LogLine) -> Text:

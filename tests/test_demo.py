@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -241,10 +243,17 @@ def test_the_summary_names_a_camera_that_said_nothing(tmp_path: Path) -> None:
 # --- a whole run -----------------------------------------------------------------------------------------------------
 
 
-def demo(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def demo(tmp_path: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """`gongwei demo` in a process of its own; killed at the end."""
     command = [sys.executable, "-m", "ops", "demo", "--model", "tiny"]
     command += ["--save", str(tmp_path / "pictures"), "--report", str(tmp_path / "report.json"), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **own_group())
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **own_group()) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.slow

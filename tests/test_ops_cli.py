@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -158,19 +160,22 @@ def bare_line(tmp_path: Path) -> Path:
     return path
 
 
-def started(path: Path) -> subprocess.Popen[str]:
-    """`gongwei up` in a process of its own, its log read up to the readiness of the line."""
+@contextlib.contextmanager
+def running(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """`gongwei up` in a process of its own, its log read up to the readiness of the line; killed at the end."""
     command = [sys.executable, "-m", "ops", "up", str(path), "--json"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **own_group())
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "the line is ready" in json.loads(line)["event"]:
-            return process
-    raise AssertionError(f"ended with {process.wait()} before it was ready")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **own_group()) as process:
+        try:
+            assert process.stderr is not None
+            events = (json.loads(line)["event"] for line in process.stderr)
+            assert any("the line is ready" in event for event in events)
+            yield process
+        finally:
+            process.kill()
 
 
 def test_up_ends_in_order_when_it_is_asked_to(bare_line: Path) -> None:
-    with started(bare_line) as process:
+    with running(bare_line) as process:
         children = psutil.Process(process.pid).children()
         process.send_signal(ASK)
         assert process.stderr is not None
@@ -183,8 +188,8 @@ def test_up_ends_in_order_when_it_is_asked_to(bare_line: Path) -> None:
 
 
 def test_nothing_outlives_a_supervisor_that_is_killed(bare_line: Path) -> None:
-    with started(bare_line) as process:
+    with running(bare_line) as process:
         children = psutil.Process(process.pid).children()
-        assert len(children) == 3
         process.kill()
+    assert len(children) == 3
     assert psutil.wait_procs(children, timeout=20)[1] == []

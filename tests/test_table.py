@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import queue
 from datetime import UTC, datetime
 
 import pytest
@@ -216,6 +217,28 @@ def test_a_terminal_that_stands_still_costs_lines_that_are_counted_and_nothing_e
     shown.start()
     shown.close(timeout=30)
     assert "5 log lines were dropped" in stream.getvalue()
+
+
+class Unread(io.StringIO):
+    """The writing end of a pipe that nobody reads any more."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_a_log_that_nobody_reads_stops_no_reading_of_the_line() -> None:
+    readings: queue.Queue[Snapshot] = queue.Queue()
+
+    def read() -> Snapshot:
+        readings.put(Snapshot())
+        return Snapshot()
+
+    shown = Screen(Console(file=Unread(), width=200), ["broker"], read)
+    shown.start()
+    shown.line("broker", "nobody sees this")
+    for _ in range(3):
+        readings.get(timeout=30)
+    shown.close(timeout=30)
 
 
 def test_an_empty_reading_is_false() -> None:
