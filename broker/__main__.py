@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import signal
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ import zmq
 
 from broker import line as line_file
 from broker import log, parent, wire
+from broker.ledger import LedgerError
 from broker.line import Endpoints, Ledger, Line, LineError, Recorder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -78,7 +78,7 @@ def _serve(process: str, run: Callable[[], None]) -> None:
     gc.set_threshold(20_000)  # open frames come and go without cycles: looking for some more often only costs
     try:
         run()
-    except (OSError, sqlite3.Error, ValueError) as error:
+    except (OSError, zmq.ZMQError, LedgerError) as error:
         logger.error(f"{process} can not start", error=str(error))
         raise typer.Exit(1) from None
     logger.info(f"{process} ended")

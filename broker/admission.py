@@ -50,6 +50,8 @@ class Admission:
             publisher.identity = identity
         self.by_identity[identity] = publisher
         publisher.heard_at = now
+        publisher.latest = max(publisher.latest, message.next_seq - 1)
+        publisher.owed = min(publisher.owed, message.unsettled)
         publisher.entry = self.line.cameras[message.camera]
         publisher.grant(self.line.limits.window, self._room())
         publisher.said_credit = publisher.credit
@@ -117,11 +119,13 @@ class Admission:
             return None
         publisher.heard_at = now
         key = header.key
-        if key in self.frames.open or key in self.frames.settled:
-            self._tell_known(publisher, key)
-            return None
-        publisher.saw(key.seq, header.again > 0)
-        reason = self._fault(now, publisher, header, head, size)
+        reason = _key_fault(publisher, key)
+        if not reason:
+            publisher.saw(key.seq, header.again > 0)
+            if key in self.frames.open or key in self.frames.settled:
+                self._tell_known(publisher, key)
+                return None
+            reason = self._fault(now, publisher, header, head, size)
         if reason:
             self.refuse(identity, reason, "", key)
             self.outbox.publishers[publisher.name] = publisher
@@ -130,14 +134,10 @@ class Admission:
 
     def _fault(self, now: float, publisher: Publisher, header: Frame, head: bytes | memoryview, size: int) -> str:
         key = header.key
-        if key.camera != publisher.name or key.boot != publisher.boot:
-            return "unknown_boot"
         if header.policy != publisher.policy:
             return "policy_mismatch"
         if publisher.name not in self.line.cameras:
             return "unknown_camera"
-        if key.seq > publisher.credit and not header.again:
-            return "over_credit"
         if not (0.0 <= header.age <= LONGEST_BUDGET and 0.0 < header.budget <= LONGEST_BUDGET) or key.seq < 0:
             return "header_invalid"
         reason = fault(header, head, size, self.line.limits.max_frame)
@@ -152,7 +152,12 @@ class Admission:
         open_frame = self.frames.open.get(key)
         if open_frame is None:
             self.frames.tell_settled(publisher, key.seq, self.frames.settled[key])
-        elif open_frame.acked:
+            return
+        if open_frame.publisher is not publisher:  # the camera was given up, and came back in the same boot
+            open_frame.publisher.open -= 1
+            publisher.open += 1
+            open_frame.publisher = publisher
+        if open_frame.acked:
             publisher.accepted.append(key.seq)
             self.outbox.publishers[publisher.name] = publisher
 
@@ -162,8 +167,9 @@ class Admission:
             self.refuse(identity, "no_hello", "SKIP", message.key)
             return
         publisher.heard_at = now
+        if message.key.seq > publisher.latest:
+            self.counts["skipped_total", publisher.name] += 1
         publisher.saw(message.key.seq, False)
-        self.counts["skipped_total", publisher.name] += 1
         egress = self.frames.egress
         egress.send(now, SkipNote(ticket=egress.ticket(), key=message.key, reason=message.reason[:64]))
         self.outbox.publishers[publisher.name] = publisher
@@ -196,3 +202,11 @@ class Admission:
 
     def _room(self) -> bool:
         return self.frames.bytes < self.line.limits.queue_bytes
+
+
+def _key_fault(publisher: Publisher, key: Key) -> str:
+    """Whether this key may come from this camera now. What is sent again was within an earlier credit: HELLO says how
+    far a camera had come, and so `latest` covers it."""
+    if key.camera != publisher.name or key.boot != publisher.boot:
+        return "unknown_boot"
+    return "over_credit" if key.seq > max(publisher.credit, publisher.latest) else ""

@@ -66,7 +66,7 @@ CATALOGUE: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "ledger_failures_total": ("Transactions that failed.", ()),
     "boots_cut_total": ("Boots of cameras that ended without BYE.", ("camera",)),
     "unknown_lines_total": ("Frames judged by another line file than theirs.", ()),
-    "joined_within_total": ("Frames published within so many seconds of their expectation.", ("seconds",)),
+    "joined_within_total": ("Frames published within so many seconds of their expectation.", ("le",)),
     "ledger_bytes": ("Size of the ledger.", ()),
     "ledger_commit_seconds": ("Seconds of the last transaction.", ()),
     "join_open_frames": ("Frames that wait for answers.", ()),

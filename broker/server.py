@@ -66,7 +66,7 @@ class BrokerServer:
         self._should_stop.set()
 
     def run(self) -> None:
-        """Serve until `stop`. Raises OSError (zmq.ZMQError) when an endpoint can not be bound."""
+        """Serve until `stop`. Raises zmq.ZMQError when an endpoint can not be bound."""
         try:
             self.doors.open()
             logger.info(

@@ -354,3 +354,54 @@ def test_a_drained_session_finishes_and_is_told_so() -> None:
     assert world.router.counts["sessions_lost_total", "det", "drained"] == 1
     assert worker.session != before
     assert not world.ledger.suspects
+
+
+def test_a_camera_that_was_cut_off_goes_on_where_it_was() -> None:
+    world = World(cameras=1, models=("det",))
+    world.calm(0.2)
+    camera = world.cameras["cam0"]
+    worker = world.workers.pop("w1")  # busy: it beats and does not answer
+    while camera.shoot(LONG):
+        pass
+    for _ in range(100):  # 5 s without a word of the camera
+        world.now += 0.05
+        worker.beat()
+        for message in worker.outgoing:
+            world.from_worker("w1", message)
+        worker.outgoing.clear()
+        for message in camera.outgoing:
+            world.from_camera("cam0", message)
+        camera.outgoing.clear()
+        for message in world.ledger.outgoing:
+            world.from_join(message)
+        world.ledger.outgoing.clear()
+        world.turn()
+        for message in world.to_join:
+            if not hasattr(message, "text"):
+                world.ledger.receive(world.now, message)
+        world.to_join.clear()
+    assert "cam0" not in world.router.admission.publishers
+    world.workers["w1"] = worker
+    world.to_camera["cam0"].clear()
+    camera.hello()
+    before = camera.next_seq
+    world.calm(10.0)
+    assert camera.shoot(LONG), "credit never comes back"
+    world.calm(10.0)
+    assert camera.settled == dict.fromkeys(range(before + 1), True)
+    check_settled(world)
+
+
+def test_a_frame_beyond_the_credit_does_not_extend_it() -> None:
+    world = World(cameras=1)
+    world.calm(0.2)
+    before = world.router.admission.publishers["cam0"].credit
+    for again in (0, 1):
+        header = Frame(
+            key=Key("cam0", "b0", 10_000), policy="inspect", encoding="jpeg", shape=[1, 1, 3], len=4, age=0.0,
+            budget=5.0, again=again,
+        )  # fmt: skip
+        world.from_camera("cam0", header)
+        world.turn()
+    assert world.router.counts["rejected_total", "over_credit"] == 2
+    assert world.router.admission.publishers["cam0"].credit == before
