@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -130,12 +131,12 @@ class Frames:
         )
         self.egress.send(now, item)
 
-    def expire(self, now: float, served: set[str]) -> None:
-        """Close what has not answered at its deadline, each with the reason; `served`: models that have a session."""
+    def expire(self, now: float, served: Callable[[], set[str]]) -> None:
+        """Close what has not answered at its deadline, each with the reason; `served()`: models that have a session."""
         for frame in list(self.timetable.due(now)):
             for task in list(frame.tasks.values()):
                 if task.state < DONE:
-                    reason = _why_late(task, task.model in served)
+                    reason = _why_late(task, task.model in served())
                     task.expired = True
                     self.finish(now, task, "expired", reason)
 

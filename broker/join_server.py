@@ -37,7 +37,7 @@ REPEATS_WITHIN: Final = 1.0
 #: Longest wait for a message in seconds: `stop` is noticed within it.
 LONGEST_WAIT: Final = 0.05
 #: Shortest time between two commits in seconds: under load a transaction then takes in more, and costs less in all.
-GATHER: Final = 0.002
+GATHER: Final = 0.005
 #: Seconds between two log lines about the same trouble.
 LOG_EVERY: Final = 1.0
 #: Tickets, or frames, in one message to the broker: far below the limit of its header.

@@ -221,6 +221,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
         raise LedgerError(f"{path}: this file system cannot hold a ledger (no write-ahead log); put it on a local disk")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA journal_size_limit = 67108864")
+    db.execute("PRAGMA wal_autocheckpoint = 4000")
 
 
 def _one(db: sqlite3.Connection, query: str, *values: Any) -> Any:

@@ -144,7 +144,7 @@ class Router:
             self.admission.forgive(lag)
             self._join_heard_at += lag
             self.counts["standstills_total",] += 1
-        self.frames.expire(now, self.dispatcher.served())
+        self.frames.expire(now, self.dispatcher.served)
         if now - self._checked_at >= _CHECK_EVERY:
             self._check(now)
         self.dispatcher.dispatch(now)
@@ -166,9 +166,9 @@ class Router:
         """The server could not send to the join: its socket is gone."""
         self.egress.lost()
 
-    def next_deadline(self) -> float | None:
-        """The instant at which `end_turn` has something to do for sure, if no message comes; None: nothing is open."""
-        return self.frames.timetable.next()
+    def next_deadline(self, horizon: float) -> float | None:
+        """The next instant before `horizon` at which `end_turn` has something to do if no message comes, if any."""
+        return self.frames.timetable.next(horizon)
 
     def reload(self, line: Line, digest: str) -> None:
         """Routes and rules for later frames; what is open keeps what it was admitted with."""

@@ -46,10 +46,12 @@ class Timetable:
             if slot in self._buckets:
                 return
 
-    def next(self) -> float | None:
-        """The next deadline; None: there is none."""
+    def next(self, horizon: float) -> float | None:
+        """The next deadline if it comes before `horizon`; None: there is none."""
         slot = self._first()
-        return None if slot is None else min(frame.deadline for frame in self._buckets[slot].values())
+        if slot is None or slot * WIDTH >= horizon:
+            return None
+        return min(frame.deadline for frame in self._buckets[slot].values())
 
     def _first(self) -> int | None:
         while self._order and self._order[0] not in self._buckets:

@@ -27,12 +27,12 @@ def test_each_frame_is_due_once_at_its_deadline_unless_removed(
         else:
             left.append(one)
     for now in sorted([*moments, 4.0]):
-        first = table.next()
+        first = table.next(9.0)
         assert first == min((one.deadline for one in left), default=None)
         due = list(table.due(now))
         assert sorted(map(id, due)) == sorted(id(one) for one in left if one.deadline <= now)
         left = [one for one in left if one.deadline > now]
-    assert table.next() is None
+    assert table.next(9.0) is None
 
 
 def test_a_removed_frame_wakes_nobody() -> None:
@@ -40,6 +40,7 @@ def test_a_removed_frame_wakes_nobody() -> None:
     one = frame(5.0)
     table.add(one)
     table.remove(one)
-    assert table.next() is None
+    assert table.next(9.0) is None
     table.add(one)
-    assert table.next() == 5.0
+    assert table.next(9.0) == 5.0
+    assert table.next(5.0) is None
