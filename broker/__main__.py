@@ -7,13 +7,13 @@ import gc
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 import zmq
 
 from broker import line as line_file
-from broker import log, parent, wire
+from broker import log, metrics, parent, wire
 from broker.ledger import LedgerError
 from broker.line import Endpoints, Ledger, Line, LineError, Recorder
 
@@ -72,12 +72,19 @@ def _ending(stop: Callable[[], None]) -> Iterator[None]:
     yield
 
 
-def _serve(process: str, run: Callable[[], None]) -> None:
-    """Run a server; one that can not bind an endpoint or open its ledger ends with 1 and the reason."""
+class _Server(Protocol):
+    def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def _serve(process: str, server: _Server, port: int, sample: Callable[[], metrics.Samples]) -> None:
+    """Run a server with its metrics; one that can not bind a port or open its ledger ends with 1 and the reason."""
     gc.freeze()
     gc.set_threshold(20_000)  # open frames come and go without cycles: looking for some more often only costs
     try:
-        run()
+        with _ending(server.stop), metrics.served(port, sample):
+            server.run()
     except (OSError, zmq.ZMQError, LedgerError) as error:
         logger.error(f"{process} can not start", error=str(error))
         raise typer.Exit(1) from None
@@ -105,7 +112,7 @@ def start(
 
       broker start --camera cam1 --camera cam2:monitor --model yolov5n
     """
-    from broker import gauges, metrics
+    from broker import gauges
     from broker.server import BrokerServer
 
     log.configure(json=json_log, level=log_level, process="broker")
@@ -115,8 +122,7 @@ def start(
     quarantine = _beside(line, described.ledger.path).parent / "quarantine"
     server = BrokerServer(described, text=text, quarantine=quarantine)
     port = described.endpoints.metrics if metrics_port is None else metrics_port
-    with _ending(server.stop), metrics.served(port, lambda: gauges.samples(server.router)):
-        _serve("broker", server.run)
+    _serve("broker", server, port, lambda: gauges.samples(server.router))
 
 
 @app.command()
@@ -138,7 +144,6 @@ def join(
 
       broker join --ledger ledger.sqlite --egress tcp://127.0.0.1:7003
     """
-    from broker import metrics
     from broker.join_server import JoinServer
 
     log.configure(json=json_log, level=log_level, process="join")
@@ -153,8 +158,7 @@ def join(
         line=described,
     )
     port = ends.metrics + 1 if metrics_port is None and ends.metrics else metrics_port or 0
-    with _ending(server.stop), metrics.served(port, server.samples):
-        _serve("join", server.run)
+    _serve("join", server, port, server.samples)
 
 
 @app.command()
@@ -169,7 +173,6 @@ def recorder(
 
     Example:  broker recorder --line line.toml
     """
-    from broker import metrics
     from broker.recorder_server import RecorderServer
 
     log.configure(json=json_log, level=log_level, process="recorder")
@@ -186,8 +189,7 @@ def recorder(
         keep=list(keeping.keep),
     )
     port = ends.metrics + 2 if metrics_port is None and ends.metrics else metrics_port or 0
-    with _ending(server.stop), metrics.served(port, server.samples):
-        _serve("recorder", server.run)
+    _serve("recorder", server, port, server.samples)
 
 
 @app.command()

@@ -121,7 +121,10 @@ def served(
         return
     registry = CollectorRegistry()
     registry.register(Samplers(sample, catalogue))
-    server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+    try:
+        server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+    except OSError as error:
+        raise OSError(f"metrics port {port} of 127.0.0.1: {error.strerror}; choose another --metrics-port") from None
     logger.info("metrics served", url=f"http://127.0.0.1:{port}/metrics")
     try:
         yield

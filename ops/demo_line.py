@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import socket
 import sys
@@ -114,9 +115,11 @@ def endpoints(ports: range) -> Endpoints:
     return Endpoints(**named, metrics=ports[len(_ENDPOINTS)], sessions=(ports[-_SESSIONS], ports[-1]))
 
 
-def free_ports(count: int) -> range:
-    """So many consecutive tcp ports of the loopback interface on which nobody listens now. Raises DemoError."""
-    start = _PORTS.start
+def free_ports(count: int, start: int | None = None) -> range:
+    """So many consecutive tcp ports of the loopback interface on which nobody listens now,
+    not below `start`. Raises DemoError."""
+    if start is None:
+        start = random.randrange(_PORTS.start, _PORTS.stop // 2)  # two demos that start at once rarely meet
     while start + count <= _PORTS.stop:
         taken = next((port for port in range(start, start + count) if not _is_free(port)), None)
         if taken is None:

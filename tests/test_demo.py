@@ -216,7 +216,7 @@ def test_ports_that_are_taken_are_passed_over() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", first[1]))
         taken.listen()
-        assert first[1] not in free_ports(3)
+        assert first[1] not in free_ports(3, first[0])
 
 
 # --- for people ------------------------------------------------------------------------------------------------------
