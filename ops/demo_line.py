@@ -119,7 +119,9 @@ def free_ports(count: int, start: int | None = None) -> range:
     """So many consecutive tcp ports of the loopback interface on which nobody listens now,
     not below `start`. Raises DemoError."""
     if start is None:
-        start = random.randrange(_PORTS.start, _PORTS.stop // 2)  # two demos that start at once rarely meet
+        start = random.randrange(
+            _PORTS.start, (_PORTS.start + _PORTS.stop) // 2
+        )  # two demos that start at once rarely meet
     while start + count <= _PORTS.stop:
         taken = next((port for port in range(start, start + count) if not _is_free(port)), None)
         if taken is None:
