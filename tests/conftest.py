@@ -60,10 +60,17 @@ def endpoint(transport: str, tmp_path: Path) -> Callable[[str], str]:
     return make
 
 
+_GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    """A tcp port of the loopback interface that nobody listens on now."""
+    """A tcp port of the loopback interface that nobody listens on now, never the same one twice."""
     import socket
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
