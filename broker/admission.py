@@ -17,6 +17,8 @@ from broker.wire import PROTOCOL, BootNote, Bye, Frame, Hello, Key, Reject, Skip
 GONE_AFTER: Final = 3.0
 #: A camera heard within so many seconds is live: a second one of its name is refused.
 LIVE_WITHIN: Final = 1.0
+#: Frames of one boot at most: the ledger's row ids have so many numbers for a boot.
+SEQ_LIMIT: Final = 1 << 40
 #: Longest budget that is believed, in seconds.
 LONGEST_BUDGET: Final = 86400.0
 
@@ -61,6 +63,8 @@ class Admission:
     def _hello_fault(self, now: float, identity: bytes, message: Hello) -> str:
         if message.protocol != PROTOCOL:
             return "protocol"
+        if message.next_seq >= SEQ_LIMIT:
+            return "header_invalid"
         entry = self.line.cameras.get(message.camera)
         if entry is None:
             return "unknown_camera"
@@ -94,7 +98,8 @@ class Admission:
         self._leave(now, publisher, "ended")
 
     def _leave(self, now: float, publisher: Publisher, state: str) -> None:
-        self.by_identity.pop(publisher.identity, None)
+        if self.by_identity.get(publisher.identity) is publisher:
+            del self.by_identity[publisher.identity]
         if self.publishers.get(publisher.name) is publisher:
             del self.publishers[publisher.name]
         self.counts["boots_total", publisher.name, state] += 1
@@ -125,12 +130,17 @@ class Admission:
             if key in self.frames.open or key in self.frames.settled:
                 self._tell_known(publisher, key)
                 return None
-            reason = self._fault(now, publisher, header, head, size)
+            reason = self._crowded(publisher) or self._fault(now, publisher, header, head, size)
         if reason:
             self.refuse(identity, reason, "", key)
-            self.outbox.publishers[publisher.name] = publisher
+            self.outbox.publishers[id(publisher)] = publisher
             return None
         return self.frames.admit(now, publisher, header, payload, self.line, self.digest)
+
+    def _crowded(self, publisher: Publisher) -> str:
+        """The second fence behind the credit: HELLO's word sets the credit, and a camera's word is not a bound."""
+        most = self.line.limits.window * (2 if self._room() else 0)
+        return "over_credit" if publisher.policy == "inspect" and publisher.open > most else ""
 
     def _fault(self, now: float, publisher: Publisher, header: Frame, head: bytes | memoryview, size: int) -> str:
         key = header.key
@@ -159,12 +169,15 @@ class Admission:
             open_frame.publisher = publisher
         if open_frame.acked:
             publisher.accepted.append(key.seq)
-            self.outbox.publishers[publisher.name] = publisher
+            self.outbox.publishers[id(publisher)] = publisher
 
     def skip(self, now: float, identity: bytes, message: Skip) -> None:
         publisher = self.by_identity.get(identity)
         if publisher is None or message.key.boot != publisher.boot or message.key.camera != publisher.name:
             self.refuse(identity, "no_hello", "SKIP", message.key)
+            return
+        if message.key.seq >= SEQ_LIMIT:
+            self.refuse(identity, "header_invalid", "SKIP: seq", message.key)
             return
         publisher.heard_at = now
         if message.key.seq > publisher.latest:
@@ -172,7 +185,7 @@ class Admission:
         publisher.saw(message.key.seq, False)
         egress = self.frames.egress
         egress.send(now, SkipNote(ticket=egress.ticket(), key=message.key, reason=message.reason[:64]))
-        self.outbox.publishers[publisher.name] = publisher
+        self.outbox.publishers[id(publisher)] = publisher
 
     def refuse(self, identity: bytes, reason: str, detail: str, key: Key | None = None) -> None:
         self.counts["rejected_total", reason] += 1
@@ -184,6 +197,11 @@ class Admission:
         """Record the boots of cameras that have vanished."""
         for publisher in [p for p in self.publishers.values() if now - p.heard_at > GONE_AFTER]:
             self._leave(now, publisher, "cut")
+
+    def refresh(self) -> None:
+        """The line file was changed: cameras have their new stations and deadlines at once."""
+        for publisher in self.publishers.values():
+            publisher.entry = self.line.cameras.get(publisher.name, publisher.entry)
 
     def forgive(self, seconds: float) -> None:
         for publisher in self.publishers.values():
@@ -209,4 +227,6 @@ def _key_fault(publisher: Publisher, key: Key) -> str:
     far a camera had come, and so `latest` covers it."""
     if key.camera != publisher.name or key.boot != publisher.boot:
         return "unknown_boot"
+    if key.seq >= SEQ_LIMIT:
+        return "header_invalid"
     return "over_credit" if key.seq > max(publisher.credit, publisher.latest) else ""

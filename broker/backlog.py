@@ -108,6 +108,6 @@ class Backlog:
     def waiting(self) -> tuple[int, float | None]:
         """How many tasks wait, and since when (monotonic) the oldest does."""
         tasks = [t for t in (*self.head, *self.suspects, *self.slots.values()) if t.state == QUEUED]
-        lines = [line for line in list(self.lines.values()) if line]
-        oldest = [task.queued_at for task in tasks] + [line[0].queued_at for line in lines]
-        return len(tasks) + sum(len(line) for line in lines), min(oldest, default=None)
+        lines = [list(line) for line in list(self.lines.values())]  # another thread asks: each is copied in one step
+        oldest = [task.queued_at for task in tasks] + [line[0].queued_at for line in lines if line]
+        return len(tasks) + sum(map(len, lines)), min(oldest, default=None)

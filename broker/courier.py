@@ -200,10 +200,11 @@ def _parts(items: list[Any]) -> Iterator[list[Any]]:
     part: list[Any] = []
     size = 0
     for item in items:
-        size += len(item.body) if isinstance(item, Outcome) else 0
+        weight = len(item.body) + len(item.reason) if isinstance(item, Outcome) else 0
+        size += weight
         if part and (len(part) >= BATCH_ITEMS or size > BATCH_BYTES):
             yield part
-            part, size = [], len(item.body) if isinstance(item, Outcome) else 0
+            part, size = [], weight
         part.append(item)
     if part:
         yield part

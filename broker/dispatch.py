@@ -7,16 +7,16 @@ from typing import Final
 from broker.backlog import Backlog
 from broker.frames import Counts, Frames
 from broker.outbox import Outbox
-from broker.roster import Roster, Session, Worker
+from broker.roster import LARGEST_WINDOW, Roster, Session, Worker
 from broker.task import DONE, LEASED, QUEUED, OpenFrame, Task
-from broker.wire import PROTOCOL, Answer, Beat, Done, Drain, Endpoint, Nack, Ready, Suspicion, Void
+from broker.wire import PROTOCOL, RESULT_LIMIT, Answer, Beat, Done, Drain, Endpoint, Nack, Ready, Suspicion, Void
 
 #: Crashes of sessions with a frame under way after which the frame is poison.
 CRASH_LIMIT: Final = 3
 #: Dispatches of one (frame, model) at most.
 TRIES_LIMIT: Final = 5
-#: Jobs that a new session may ask for at most.
-LARGEST_WINDOW: Final = 4096
+#: Longest reason that is passed on, in characters.
+REASON_LIMIT: Final = 256
 #: Seconds that a suspect waits for a second session of its model before it runs on the only one.
 PATIENCE: Final = 2.0
 
@@ -121,15 +121,17 @@ class Dispatcher:
         """Take answers, from whatever session and try: the first one for a (frame, model) counts."""
         session = self.roster.sessions.get(message.session)
         if session is not None:
-            session.grant = max(session.grant, message.grant)
+            session.extend(message.grant)
         for answer in message.items:
             task = self._task_of(session, message.model, answer)
             if task is None:
                 self.counts["unasked_total", "done"] += 1
-            elif task.state < DONE:
-                self.frames.finish(now, task, answer.status, answer.reason, answer.body)
+                continue
+            tell = self.frames.finish if task.state < DONE else self.frames.answer_late
+            if len(answer.body) > RESULT_LIMIT:  # the join would never get it
+                tell(now, task, "failed", "result_too_large", b"")
             else:
-                self.frames.answer_late(now, task, answer.status, answer.reason, answer.body)
+                tell(now, task, answer.status, answer.reason[:REASON_LIMIT], answer.body)
         if session is not None and session.draining:
             self._end_drained(now, session)
 
@@ -149,13 +151,15 @@ class Dispatcher:
         if session is None or task is None or task.frame.key != message.key:
             self.counts["unasked_total", "nack"] += 1
             return
-        session.grant = max(session.grant, message.grant)
+        session.extend(message.grant)
         del session.in_flight[message.dseq]
         if task.state == LEASED and task.session is session:
             if message.retryable:
                 self._requeue(now, task)
             else:
-                self.frames.finish(now, task, "failed", message.reason)
+                self.frames.finish(now, task, "failed", message.reason[:REASON_LIMIT])
+        if session.draining:
+            self._end_drained(now, session)
 
     def drain(self, now: float, identity: bytes, message: Drain) -> None:
         """These sessions get no more jobs, and VOID when theirs are done."""
@@ -175,6 +179,7 @@ class Dispatcher:
         """Close a session; what it had goes back to the head of the queue, the likely culprits as suspects."""
         self.counts["sessions_lost_total", session.model, reason] += 1
         self.roster.leave(session)
+        session.lost_as = reason
         backlog = self.backlogs[session.model]
         backlog.sessions.pop(session.id, None)
         if backlog.alone is session:

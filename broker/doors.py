@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket as system_socket
+import time
 from collections.abc import Iterator
 from itertools import count
 from typing import Any, Final
@@ -18,6 +19,8 @@ from broker.wire import BATCH_LIMIT, HEADER_LIMIT, data_endpoint
 #: Messages in a session's socket at most, beyond twice what it grants. Not the flow control, which is credit: libzmq
 #: refuses well below the mark, so it must stay far above the window.
 SESSION_HWM: Final = 64
+#: Seconds within which a socket says that it has no peer, once its monitor has said that somebody hung up.
+DOUBT: Final = 0.05
 #: Copies for the recorder that may wait; more are dropped and counted.
 COPIES_HWM: Final = 16
 #: Messages that a camera may have in the broker's receive queue; its credit bounds it, this is the second fence.
@@ -42,10 +45,11 @@ class Doors:
         self._context: zmq.Context[Socket] | None = None
         self._poller = zmq.Poller()
         self._sockets: list[Socket] = []
-        self._ports: dict[str, int] = {}  # session id -> port in use
+        self._ports: dict[Session, int] = {}  # ports in use
         self._monitors: dict[Socket, Session] = {}
         self._next = count()
-        self.opening: dict[str, Session] = {}
+        self.doubtful: dict[Session, float] = {}  # somebody hung up on their port; looked at until this instant
+        self.opening: dict[Session, None] = {}  # whose PUSH has no peer yet, oldest first
 
     # --- the bound sockets -------------------------------------------------------------------------------------------
 
@@ -109,7 +113,7 @@ class Doors:
     def open_session(self, session: Session) -> int:
         """Bind the session's PUSH on a free number; once, whoever asks again is told the same number."""
         if session.socket is not None:
-            return self._ports[session.id]
+            return self._ports[session]
         socket = self._socket(zmq.PUSH, -1)
         socket.sndhwm = SESSION_HWM + 2 * session.grant
         try:
@@ -123,8 +127,8 @@ class Doors:
             self._monitors[monitor] = session
             self._poller.register(monitor, zmq.POLLIN)
         session.socket = socket
-        self._ports[session.id] = port
-        self.opening[session.id] = session
+        self._ports[session] = port
+        self.opening[session] = None
         return port
 
     def _bind_free(self, socket: Socket) -> int:
@@ -146,8 +150,9 @@ class Doors:
     def close_session(self, session: Session) -> None:
         """Close its PUSH; what was queued there is discarded: the router knows what it was."""
         socket: Socket | None = session.socket
-        self.opening.pop(session.id, None)
-        self._ports.pop(session.id, None)
+        self.opening.pop(session, None)
+        self.doubtful.pop(session, None)
+        self._ports.pop(session, None)
         if socket is None:
             return
         for monitor in [m for m, owner in self._monitors.items() if owner is session]:
@@ -161,17 +166,30 @@ class Doors:
 
     def just_connected(self) -> Iterator[Session]:
         """Sessions whose PUSH has a peer now: it polls writable."""
-        for session in list(self.opening.values()):
-            if session.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT:
-                del self.opening[session.id]
+        for session in list(self.opening):
+            if _writable(session.socket):
+                del self.opening[session]
                 yield session
 
     def disconnected(self, active: dict[Any, int]) -> Iterator[Session]:
-        """Sessions whose peer hung up, on tcp and ipc: faster than missing its beats."""
+        """Sessions whose peer hung up, on tcp and ipc: faster than missing its beats.
+
+        Whoever connects to the port and leaves is reported as well; a session that still has its peer is writable.
+        """
         for monitor, session in list(self._monitors.items()):
             if monitor in active:
                 recv_monitor_message(monitor)
+                self.doubtful[session] = time.monotonic() + DOUBT
+        for session, until in list(self.doubtful.items()):
+            gone = session.socket is not None and session not in self.opening and not _writable(session.socket)
+            if gone or time.monotonic() > until:
+                del self.doubtful[session]
+            if gone:
                 yield session
+
+
+def _writable(socket: Socket) -> bool:
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
 
 
 def _ipc_in_use(endpoint: str) -> bool:

@@ -11,6 +11,8 @@ from broker.wire import BootNote, Expectation, Outcome, SkipNote, Suspicion
 REPEAT_AFTER: Final = 0.25
 #: For so many seconds an item that no open frame waits for (a late answer, a note) is repeated; then it is given up.
 GIVE_UP_AFTER: Final = 60.0
+#: So many of them are kept at most, also while there is no join; further ones are given up at once.
+LOOSE_LIMIT: Final = 8192
 
 Item = Expectation | Outcome | Suspicion | BootNote | SkipNote
 
@@ -33,6 +35,7 @@ class Egress:
         self.unacked: dict[int, Unacked] = {}  # by ticket, oldest sent first
         self.repeated_total = 0
         self.given_up_total = 0
+        self._loose = 0  # unacked items that no open frame waits for
         self._ticket = 0
         self._acked_sent_at = 0.0  # when the newest acked item had been sent
         self._jack_at = 0.0
@@ -43,6 +46,11 @@ class Egress:
 
     def send(self, now: float, item: Item, about: Any = None, first_at: float | None = None) -> None:
         """Send `item` and keep it until it is acked; `first_at`: when it was sent for the first time, if before."""
+        if about is None:
+            if self._loose >= LOOSE_LIMIT:
+                self.given_up_total += 1
+                return
+            self._loose += 1
         self.unacked[item.ticket] = Unacked(item, about, now, now if first_at is None else first_at)
         if self.join_epoch is not None:
             self.items.append(item)
@@ -58,6 +66,7 @@ class Egress:
         """The item of `ticket`, once; None for a repeated or foreign ticket."""
         entry = self.unacked.pop(ticket, None)
         if entry is not None:
+            self._loose -= entry.about is None
             self._jack_at = now
             self._acked_sent_at = max(self._acked_sent_at, entry.sent_at)
         return entry
@@ -77,6 +86,7 @@ class Egress:
                 due.append(ticket)
         for ticket in due:
             entry = self.unacked.pop(ticket)
+            self._loose -= entry.about is None
             if entry.about is None and now - entry.first_at > GIVE_UP_AFTER:
                 self.given_up_total += 1
                 continue
@@ -88,6 +98,7 @@ class Egress:
         self.join_epoch = epoch
         entries = list(self.unacked.values())
         self.unacked.clear()
+        self._loose = 0
         self.items.clear()
         return entries
 

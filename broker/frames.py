@@ -85,7 +85,7 @@ class Frames:
         publisher = frame.publisher
         self.counts["accepted_total", publisher.name] += 1
         publisher.accepted.append(frame.key.seq)
-        self.outbox.publishers[publisher.name] = publisher
+        self.outbox.publishers[id(publisher)] = publisher
 
     # --- terminal statuses -------------------------------------------------------------------------------------------
 
@@ -192,6 +192,8 @@ class Frames:
             task = frame.tasks.get(model)
             if task is not None and task.state != SETTLED:
                 frame.complete = frame.complete and status == "ok"
+                if task.state < DONE:
+                    self.counts["tasks_total", model, status] += 1
                 task.expired = status == "expired"
                 self._settle_task(now, task)
 
@@ -209,6 +211,7 @@ class Frames:
                 task.frame.complete = False
                 if task.state < DONE:
                     task.expired = True
+                    self.counts["tasks_total", model, "expired"] += 1
                     self._settle_task(now, task)
 
     def joined(self, now: float, epoch: str) -> None:
@@ -258,7 +261,7 @@ class Frames:
 
     def tell_settled(self, publisher: Publisher, seq: int, complete: bool) -> None:
         (publisher.complete if complete else publisher.incomplete).append(seq)
-        self.outbox.publishers[publisher.name] = publisher
+        self.outbox.publishers[id(publisher)] = publisher
 
 
 def _why_late(task: Task, served: bool) -> str:

@@ -19,7 +19,7 @@ class Outbox:
         self.jobs: list[tuple[Session, Task]] = []
         self.to_cameras: list[tuple[bytes, Message]] = []
         self.to_workers: list[tuple[bytes, Message]] = []
-        self.publishers: dict[str, Publisher] = {}  # cameras that have something to be told, by name
+        self.publishers: dict[int, Publisher] = {}  # that have something to be told, by id(): a camera may have two
         self.opened: list[Session] = []
         self.closed: list[Session] = []
         self.copies: list[OpenFrame] = []

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 #: A worker that has not beaten for so many seconds is dead (it beats every 0.1 s).
 DEAD_AFTER: Final = 0.35
+#: Jobs that a session may ask for at most.
+LARGEST_WINDOW: Final = 4096
+#: A session whose data socket has no peer after so many seconds is given up: something is between it and the port.
+CONNECT_WITHIN: Final = 5.0
 #: What a lease has beyond the longest time that the jobs in flight may take, in seconds.
 LEASE_MARGIN: Final = 0.25
 
@@ -36,11 +40,24 @@ class Session:
     """One registration of a model thread. `grant` is the highest dseq that it takes, `dispatched` the last one sent."""
 
     __slots__ = (
-        "depth", "dispatched", "draining", "exec_age", "exec_timeout", "grant", "id", "in_flight", "max_batch", "model",
-        "ready", "socket", "worker",
+        "depth",
+        "dispatched",
+        "draining",
+        "exec_age",
+        "exec_timeout",
+        "grant",
+        "id",
+        "in_flight",
+        "lost_as",
+        "max_batch",
+        "model",
+        "opened_at",
+        "ready",
+        "socket",
+        "worker",
     )  # fmt: skip
 
-    def __init__(self, message: Ready, worker: Worker) -> None:
+    def __init__(self, message: Ready, worker: Worker, now: float) -> None:
         self.id = message.session
         self.model = message.model
         self.worker = worker
@@ -53,6 +70,8 @@ class Session:
         self.in_flight: dict[int, Task] = {}
         self.ready = False  # its data socket has a peer
         self.draining = False
+        self.opened_at = now
+        self.lost_as = ""
         self.socket: Any = None  # the server's PUSH; opaque here
 
     def lease(self, task: Task, now: float) -> None:
@@ -64,12 +83,18 @@ class Session:
         task.leased_at = now
         task.tries += 1
 
+    def extend(self, grant: int) -> None:
+        """A grant is absolute: an old one that comes late takes nothing back."""
+        self.grant = max(self.grant, min(grant, self.dispatched + LARGEST_WINDOW))
+
     def beat(self, beat: SessionBeat) -> None:
-        self.grant = max(self.grant, beat.grant)
+        self.extend(beat.grant)
         self.exec_age = beat.exec_age
 
     def overdue(self, now: float) -> str:
         """Why this session must be given up now, or ""."""
+        if not self.ready and not self.draining and now - self.opened_at > CONNECT_WITHIN:
+            return "not_connected"
         if self.exec_age > self.exec_timeout:
             return "exec_timeout"
         for task in self.in_flight.values():
@@ -94,7 +119,7 @@ class Roster:
             worker = self.workers[message.worker] = Worker(message.worker, identity, now)
         worker.identity = identity
         worker.beat_at = now
-        session = Session(message, worker)
+        session = Session(message, worker, now)
         worker.sessions[session.id] = session
         self.sessions[session.id] = session
         return session

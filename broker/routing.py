@@ -130,7 +130,7 @@ class Router:
 
     def lose(self, now: float, session: Session, reason: str) -> None:
         """The server knows that this session is gone."""
-        if session.id in self.dispatcher.roster.sessions:
+        if self.dispatcher.roster.sessions.get(session.id) is session:
             self.dispatcher.lose(now, session, reason)
 
     # --- time --------------------------------------------------------------------------------------------------------
@@ -175,5 +175,6 @@ class Router:
         self.line = line
         self.admission.line = line
         self.admission.digest = digest
+        self.admission.refresh()
         self._know_models()
         self.outbox.line_wanted = True

@@ -113,7 +113,7 @@ class BrokerServer:
 
     def _wait(self) -> float:
         """Seconds until something is to be done even if no message comes."""
-        if self.doors.opening or self.courier.stalled:
+        if self.doors.opening or self.doors.doubtful or self.courier.stalled:
             return OPENING_WAIT
         now = time.monotonic()
         deadline = self.router.next_deadline(now + LONGEST_WAIT)
@@ -173,7 +173,10 @@ class BrokerServer:
             self._open_session(session)
         for session in outbox.closed:
             self.doors.close_session(session)
-            logger.info("session closed", session=session.id, model=session.model, worker=session.worker.name)
+            say = logger.info if session.lost_as in ("drained", "left_out") else logger.warning
+            say(
+                "session closed", id=session.id, model=session.model, worker=session.worker.name, reason=session.lost_as
+            )
         for model, header, payload in outbox.quarantine:
             self.quarantine.keep(model, header, payload)
         self.courier.deliver(self.text, self.digest)

@@ -35,6 +35,9 @@ class Timetable:
         bucket = self._buckets.get(slot)
         if bucket is not None and bucket.pop(id(frame), None) is not None and not bucket:
             del self._buckets[slot]  # nobody is to be woken for it
+            if len(self._order) > 2 * len(self._buckets) + 4096:
+                self._order = sorted(self._buckets)
+                self._ordered = set(self._order)
 
     def due(self, now: float) -> Iterator[OpenFrame]:
         """Take out the frames whose deadline has passed."""

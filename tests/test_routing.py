@@ -7,8 +7,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from broker import line as line_file
+from broker.admission import SEQ_LIMIT
 from broker.dispatch import CRASH_LIMIT
-from broker.wire import Bye, Frame, Hello, Key, Message, Skip
+from broker.egress import LOOSE_LIMIT
+from broker.wire import RESULT_LIMIT, Answer, Bye, Done, Frame, Hello, Key, Message, Skip
 from tests.world import JPEG, World
 
 LONG = 1000.0
@@ -405,3 +408,61 @@ def test_a_frame_beyond_the_credit_does_not_extend_it() -> None:
         world.turn()
     assert world.router.counts["rejected_total", "over_credit"] == 2
     assert world.router.admission.publishers["cam0"].credit == before
+
+
+def test_without_a_join_notes_are_bounded_and_the_surplus_is_counted() -> None:
+    world = World(cameras=1)
+    world.calm(0.2)
+    world.router.join_unreachable()
+    for seq in range(LOOSE_LIMIT + 100):
+        world.from_camera("cam0", Skip(key=Key("cam0", "b0", seq), reason="no_credit"))
+    assert len(world.router.egress.unacked) <= LOOSE_LIMIT
+    assert world.router.egress.given_up_total >= 100
+
+
+def test_a_seq_that_the_ledger_can_not_number_is_refused() -> None:
+    world = World(cameras=1)
+    world.calm(0.2)
+    world.from_camera("cam0", Skip(key=Key("cam0", "b0", SEQ_LIMIT), reason="no_credit"))
+    world.from_camera("cam0", Hello(camera="cam0", boot="b0", protocol=1, next_seq=SEQ_LIMIT))
+    assert world.router.counts["rejected_total", "header_invalid"] == 2
+
+
+def test_a_reload_moves_a_busy_camera_to_its_new_station_at_once() -> None:
+    world = World(cameras=1, models=("det",))
+    world.calm(0.2)
+    text = line_file.to_toml(world.line).replace("[stations.station]", "[stations.press]")
+    world.router.reload(line_file.parse(text.replace('station = "station"', 'station = "press"')), "new")
+    world.cameras["cam0"].shoot(LONG)
+    world.exchange()
+    (frame,) = world.router.frames.open.values()
+    assert (frame.expectation.station, frame.expectation.line) == ("press", "new")
+
+
+def test_a_session_whose_socket_nobody_reaches_is_given_up() -> None:
+    world = World(models=("det",))
+    world.calm(0.3)
+    (session,) = world.router.dispatcher.roster.sessions.values()
+    session.ready = False
+    worker = world.workers["w1"]
+    for _ in range(120):
+        world.now += 0.05
+        worker.beat()
+        for message in worker.outgoing:
+            world.from_worker("w1", message)
+        worker.outgoing.clear()
+        world.turn()
+    assert world.router.counts["sessions_lost_total", "det", "not_connected"] == 1
+    assert not world.router.dispatcher.served()
+
+
+def test_what_is_too_large_for_the_join_is_a_failure() -> None:
+    world = World(cameras=1, models=("det",))
+    world.calm(0.2)
+    world.cameras["cam0"].shoot(LONG)
+    world.exchange()
+    (job,) = world.workers["w1"].wire
+    answer = Answer(dseq=job.dseq, key=job.key, status="ok", body=bytes(RESULT_LIMIT + 1))
+    world.from_worker("w1", Done(session=job.session, grant=9, model="det", items=[answer]))
+    world.exchange()
+    assert world.ledger.statuses[job.key, "det"] == ("failed", "result_too_large")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgpack
 import pytest
@@ -313,3 +315,39 @@ def test_gauges_tell_what_is_there(server: BrokerServer, join: Join, camera: Pee
     assert samples["open_frames", "cam1"] == 0
     assert samples["join_up",] == 1
     assert ("queue_frames", "det") in samples
+
+
+def test_a_session_id_that_is_used_again_in_one_turn_opens_again(
+    server: BrokerServer, worker: Peer, pull: Peer
+) -> None:
+    for _ in range(5):
+        worker.send(wire.Beat(worker="w1", sessions=[]))
+        worker.send(ready())
+        endpoint = worker.expect(wire.Endpoint)
+    assert endpoint.session == "s1"
+    worker.send(wire.Drain(worker="w1", sessions=["s1"]))
+    void = worker.expect(wire.Void)
+    while void.reason != "drained":
+        void = worker.expect(wire.Void)
+
+
+def test_a_stranger_who_connects_to_a_session_port_and_leaves_costs_nothing(
+    transport: str, server: BrokerServer, join: Join, camera: Peer, worker: Peer, pull: Peer
+) -> None:
+    if transport != "tcp":
+        pytest.skip("only tcp ports can be scanned")
+    camera.send(hello())
+    camera.expect(wire.Welcome)
+    camera.send(frame(budget=60.0), JPEG)
+    beat_until(worker, pull)
+    address = urlsplit(str(pull.socket.getsockopt_string(zmq.LAST_ENDPOINT)))
+    for _ in range(3):
+        with socket.create_connection((str(address.hostname), int(address.port or 0))):
+            pass
+        worker.send(beat("w1", "s1"))
+    job = wire.decode(*pull.socket.recv_multipart()[:2])
+    answer = wire.Answer(dseq=1, key=job.key, status="ok")
+    worker.send(wire.Done(session="s1", grant=3, model="det", items=[answer]))
+    join.commit_until(lambda: bool(join.results))
+    assert join.results[0].status == "ok"
+    assert not server.router.counts["suspects_total", "det"]
