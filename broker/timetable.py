@@ -41,7 +41,7 @@ class Timetable:
 
     def due(self, now: float) -> Iterator[OpenFrame]:
         """Take out the frames whose deadline has passed."""
-        while (slot := self._first()) is not None and slot * WIDTH <= now:
+        while (slot := self._first()) is not None and slot <= int(now / WIDTH):  # rounded as in `add`
             late = [frame for frame in self._buckets[slot].values() if frame.deadline <= now]
             for frame in late:
                 self.remove(frame)
@@ -52,9 +52,10 @@ class Timetable:
     def next(self, horizon: float) -> float | None:
         """The next deadline if it comes before `horizon`; None: there is none."""
         slot = self._first()
-        if slot is None or slot * WIDTH >= horizon:
+        if slot is None or slot > int(horizon / WIDTH):
             return None
-        return min(frame.deadline for frame in self._buckets[slot].values())
+        first = min(frame.deadline for frame in self._buckets[slot].values())
+        return first if first < horizon else None
 
     def _first(self) -> int | None:
         while self._order and self._order[0] not in self._buckets:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.timetable import Timetable
@@ -13,6 +13,7 @@ def frame(deadline: float) -> Any:
     return SimpleNamespace(deadline=deadline)
 
 
+@example([(0.35, False)], [0.35])  # 0.35 / 0.01 * 0.01 > 0.35
 @given(st.lists(st.tuples(st.floats(0, 2), st.booleans())), st.lists(st.floats(0, 3)))
 def test_each_frame_is_due_once_at_its_deadline_unless_removed(
     frames: list[tuple[float, bool]], moments: list[float]
