@@ -127,7 +127,7 @@ def _inference(snapshot: Snapshot, model: str) -> dict[float, float]:
 
 
 def _joined(snapshot: Snapshot) -> dict[float, float]:
-    return snapshot.join.buckets(JOINED_WITHIN, edge="seconds")
+    return snapshot.join.buckets(JOINED_WITHIN, edge="le")
 
 
 def _rate(new: Snapshot, old: Snapshot, name: str) -> float:

@@ -9,10 +9,11 @@ from typing import Final
 
 from rich.console import Console
 
+from broker.ledger import LedgerError
 from broker.line import Line
+from broker.report import report
 from ops import plan, snapshot
 from ops.fleet import Fleet, signals
-from ops.scrape import Reading, fetch
 from ops.screen import Screen
 from ops.snapshot import Snapshot
 from ops.supervisor import Do, Stage
@@ -32,12 +33,14 @@ def run(line: Line, path: Path, *, json: bool = False, live: bool = True) -> int
     specs = plan.specs(line, path)
     screen = Screen(Console(stderr=True), [spec.name for spec in specs], lambda: read(fleet), json=json, live=live)
     fleet = Fleet(specs, screen, held=[Stage.CAMERA])
+    ledger = path.parent / line.ledger.path
     turn = Turn(line, fleet, screen)
+    before, _ = counted(ledger)
     screen.start()
     try:
         with signals(fleet.interrupt):
             fleet.run(turn)
-        screen.say(turn.summary())
+        screen.say(summary(counted(ledger), before, fleet.supervisor.restarts))
     finally:
         screen.close()
     return 1 if any(child.said is Do.KILL for child in fleet.supervisor.children.values()) else 0
@@ -49,7 +52,7 @@ def read(fleet: Fleet) -> Snapshot:
 
 
 class Turn:
-    """What `up` does between two turns of supervision: let the cameras begin, and read the last counts."""
+    """What `up` does between two turns of supervision: let the cameras begin."""
 
     def __init__(self, line: Line, fleet: Fleet, screen: Screen) -> None:
         self._metrics = line.endpoints.metrics
@@ -58,15 +61,10 @@ class Turn:
         self._screen = screen
         self._began = time.monotonic()
         self._released = False
-        self._last: Reading | None = None
 
     def __call__(self) -> None:
         if not self._released and not self._fleet.interrupted:
             self._release()
-        settled = self._fleet.interrupted and self._fleet.supervisor.over(Stage.CAMERA)
-        if self._last is None and settled and self._metrics:
-            # Between the cameras' end and the broker's: these are the counts that stay.
-            self._last = fetch(self._metrics)
 
     def _release(self) -> None:
         """Frames taken before the models are there would only expire; but a camera does not wait for ever."""
@@ -82,21 +80,23 @@ class Turn:
         self._released = True
         self._fleet.supervisor.release()
 
-    def summary(self) -> str:
-        """How it ended."""
-        restarts = f"{self._fleet.supervisor.restarts} restarts"
-        if not self._last:
-            return f"the line has ended: {restarts}"
-        settled = self._last.total("gongwei_settled_total")
-        return f"the line has ended: {settled:.0f} frames settled, {unsettled(self._last)} not, {restarts}"
+
+def counted(ledger: Path) -> tuple[int, int]:
+    """Frames joined and open in the ledger: what stays, however often the processes were started again."""
+    try:
+        told = report(ledger)
+    except LedgerError:
+        return 0, 0
+    return told["joined"], told["open"]
+
+
+def summary(now: tuple[int, int], before: int, restarts: int) -> str:
+    """How it ended, for the frames of this run."""
+    joined, unjoined = now
+    return f"the line has ended: {joined - before} frames joined, {unjoined} not, {restarts} restarts"
 
 
 def is_ready(seen: Snapshot, wanted: Mapping[str, int]) -> bool:
     """The broker knows its join and all sessions that were started here."""
     sessions = seen.sessions()
     return seen.broker.total("gongwei_join_up") > 0 and all(sessions.get(name, 0) >= n for name, n in wanted.items())
-
-
-def unsettled(reading: Reading) -> int:
-    """Frames that were accepted and are open."""
-    return int(reading.total("gongwei_open_frames"))

@@ -183,7 +183,7 @@ def test_up_ends_in_order_when_it_is_asked_to(bare_line: Path) -> None:
         assert process.wait(timeout=60) == 0
     events = [f"{record['process']}: {record['event']}" for record in said]
     assert events.index("broker: broker ended") < events.index("join: join ended")
-    assert events[-1].startswith("gongwei: the line has ended: 0 frames settled, 0 not, 0 restarts")
+    assert events[-1].startswith("gongwei: the line has ended: 0 frames joined, 0 not, 0 restarts")
     assert psutil.wait_procs(children, timeout=20)[1] == []
 
 

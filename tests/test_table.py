@@ -30,9 +30,9 @@ gongwei_sessions{model="yolo"} 2.0
 # TYPE gongwei_open_frames gauge
 gongwei_open_frames{camera="cam1"} 3.0
 # TYPE gongwei_joined_within_total counter
-gongwei_joined_within_total{seconds="0.05"} 0.0
-gongwei_joined_within_total{seconds="0.1"} 100.0
-gongwei_joined_within_total{seconds="+Inf"} 100.0
+gongwei_joined_within_total{le="0.05"} 0.0
+gongwei_joined_within_total{le="0.1"} 100.0
+gongwei_joined_within_total{le="+Inf"} 100.0
 # TYPE gongwei_tasks_total counter
 gongwei_tasks_total{model="yolo",status="ok"} 140.0
 gongwei_tasks_total{model="yolo",status="failed"} 7.0
