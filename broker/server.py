@@ -35,6 +35,8 @@ GATHER: Final = 0.0003
 OPENING_WAIT: Final = 0.002
 
 Socket = zmq.Socket[bytes]
+#: Takes the identity of the sender, its decoded message, and all its segments.
+Handler = Callable[[bytes, Any, list[zmq.Frame]], None]
 
 
 class BrokerServer:
@@ -51,7 +53,6 @@ class BrokerServer:
         text: str | None = None,
         context: zmq.Context[Socket] | None = None,
         quarantine: Path | None = None,
-        on_open: Callable[[BrokerServer], None] | None = None,
     ) -> None:
         self.line = line
         self.text = line_file.to_toml(line) if text is None else text
@@ -62,7 +63,6 @@ class BrokerServer:
         self.courier = Courier(self.doors, self.router)
         self.quarantine = Quarantine(quarantine)
         self.ready = threading.Event()
-        self._on_open = on_open
         self._turns: deque[float] = deque([0.0], maxlen=BUSY[0])
         self._should_stop = threading.Event()
 
@@ -78,8 +78,6 @@ class BrokerServer:
                 "broker open", frontend=self.line.endpoints.frontend, epoch=self.epoch, models=list(self.line.models)
             )
             self.ready.set()
-            if self._on_open is not None:
-                self._on_open(self)
             while not self._should_stop.is_set():
                 self._turn()
         finally:
@@ -90,11 +88,11 @@ class BrokerServer:
         self._gather()
         active = self.doors.poll(self._wait())
         if self.doors.frontend in active:
-            self._drain_frontend()
+            self._drain(self.doors.frontend, self._from_camera, self._refuse_camera)
         if self.doors.backend in active:
-            self._drain(self.doors.backend, self.router.from_worker)
+            self._drain(self.doors.backend, self._from_worker, self._refuse)
         if self.doors.egress in active:
-            self._drain(self.doors.egress, self._from_join)
+            self._drain(self.doors.egress, self._from_join, self._refuse)
         if self.doors.control in active:
             self._control()
         for session in self.doors.disconnected(active):
@@ -121,32 +119,8 @@ class BrokerServer:
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
-    def _drain_frontend(self) -> None:
-        socket = self.doors.frontend
-        for _ in range(BURST):
-            try:
-                identity = socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            segments = _segments(socket)
-            try:
-                self._camera_message(identity, segments)
-            except WireError as error:
-                self.router.admission.refuse(identity, error.reason, error.detail)
-
-    def _camera_message(self, identity: bytes, segments: list[zmq.Frame]) -> None:
-        if len(segments) < 2:
-            raise WireError("segments", f"{len(segments)} segments, at least 2 expected")
-        message = wire.decode(segments[0].bytes, segments[1].buffer)
-        now = time.monotonic()
-        if type(message) is not wire.Frame:
-            self.router.from_camera(now, identity, message)
-            return
-        payload, size = _payload(message, segments)
-        head = payload if isinstance(payload, bytes) else payload.buffer
-        self.router.frame(now, identity, message, payload, head, size)
-
-    def _drain(self, socket: Socket, handle: Callable[[float, bytes, Any], None]) -> None:
+    def _drain(self, socket: Socket, handle: Handler, refuse: Callable[[bytes, WireError], None]) -> None:
+        """Take what waits, up to a burst; bytes that are no message are refused, and the next one is taken."""
         for _ in range(BURST):
             try:
                 identity = socket.recv(zmq.NOBLOCK)
@@ -156,14 +130,32 @@ class BrokerServer:
             try:
                 if len(segments) < 2:
                     raise WireError("segments", f"{len(segments)} segments, at least 2 expected")
-                handle(time.monotonic(), identity, wire.decode(segments[0].bytes, segments[1].buffer))
+                handle(identity, wire.decode(segments[0].bytes, segments[1].buffer), segments)
             except WireError as error:
-                self.router.counts["refused_total", error.reason] += 1
-                logger.warning("message refused", reason=error.reason, detail=error.detail)
+                refuse(identity, error)
 
-    def _from_join(self, now: float, identity: bytes, message: Any) -> None:
+    def _from_camera(self, identity: bytes, message: Any, segments: list[zmq.Frame]) -> None:
+        now = time.monotonic()
+        if type(message) is not wire.Frame:
+            self.router.from_camera(now, identity, message)
+            return
+        payload, size = _payload(message, segments)
+        head = payload if isinstance(payload, bytes) else payload.buffer
+        self.router.frame(now, identity, message, payload, head, size)
+
+    def _from_worker(self, identity: bytes, message: Any, _: list[zmq.Frame]) -> None:
+        self.router.from_worker(time.monotonic(), identity, message)
+
+    def _from_join(self, identity: bytes, message: Any, _: list[zmq.Frame]) -> None:
         self.courier.join = identity
-        self.router.from_join(now, message)
+        self.router.from_join(time.monotonic(), message)
+
+    def _refuse_camera(self, identity: bytes, error: WireError) -> None:
+        self.router.admission.refuse(identity, error.reason, error.detail)
+
+    def _refuse(self, _: bytes, error: WireError) -> None:
+        self.router.counts["refused_total", error.reason] += 1
+        logger.warning("message refused", reason=error.reason, detail=error.detail)
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
