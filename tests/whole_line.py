@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import zmq
 
 from broker.join_server import JoinServer
 from broker.line import Endpoints, Line, Model, Route, Rules, Station, from_flags
 from broker.report import report
 from broker.server import BrokerServer
+from clients.camera import Camera
 from tests.peers import Context, running
 from workers.options import ModelOptions
 from workers.worker import Worker
 
+#: A monitor camera of every line, whose frames only show that the consumer hears what is published.
+PROBE = "probe"
 NAMES = ("frontend", "backend", "egress", "live", "catchup", "copies", "pictures", "control")
 
 
@@ -54,7 +58,18 @@ class WholeLine:
         self._live.connect(ends.live)
         for name, source in self.models.items():
             self.start_worker(name, source)
+        self._wait_heard()
         return self
+
+    def _wait_heard(self, timeout: float = 30.0) -> None:
+        """Publish until the consumer hears it: a PUB drops what it sends before a subscription has reached it."""
+        assert self._live is not None
+        end = time.monotonic() + timeout
+        with Camera(PROBE, endpoint=self.line.endpoints.frontend, context=self.context, policy="monitor") as camera:
+            while not self._live.poll(50):
+                assert time.monotonic() < end, "nothing that was published was heard"
+                camera.send(np.zeros((64, 64, 3), np.uint8), encoding="bgr8", timeout=timeout)
+            assert camera.flush(timeout)
 
     def start_worker(self, model: str, source: Any, **options: Any) -> Worker:
         chosen = ModelOptions(name=model, source=source, engine_threads=1, **options)
@@ -76,6 +91,8 @@ class WholeLine:
             left = end - time.monotonic()
             assert left > 0 and self._live.poll(round(left * 1000)), f"{len(self.published)} of {count} published"
             topic, header, body = self._live.recv_multipart()
+            if topic.startswith(f"frame/{PROBE}/".encode()):
+                continue
             self.published.append((topic.decode(), msgspec.msgpack.decode(header), msgspec.msgpack.decode(body)))
 
     def report(self) -> dict[str, Any]:
@@ -88,7 +105,7 @@ def _line(
     cameras: Sequence[str] = ("cam1", "cam2"),
     rules: Rules | None = None,
 ) -> Line:
-    line = from_flags(cameras=list(cameras), models=models, deadline=30.0)
+    line = from_flags(cameras=[*cameras, f"{PROBE}:monitor"], models=models, deadline=30.0)
     ends: dict[str, Any] = {name: endpoint(name) for name in NAMES}
     return msgspec.structs.replace(
         line,
