@@ -16,6 +16,7 @@ import typer
 from broker import line as line_file
 from broker import log, parent
 from broker.line import Line, LineError
+from workers import heap
 from workers.check import looked, show
 from workers.errors import WorkersError
 from workers.flags import Flags, hints, model_options
@@ -132,6 +133,7 @@ def start(
 
 def _serve(worker: Worker, metrics_port: int) -> None:
     """Run the worker to its end. Raises WorkersError."""
+    heap.keep()
     # Decoding is done by the intake threads; a pool of OpenCV's own would only fight the engine for the cores.
     cv2.setNumThreads(1)
     with _ending(worker.stop), served(worker.metrics, metrics_port):
