@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from broker import log, wire
 from broker.courier import Courier
 from broker.doors import Doors
 from broker.line import Line, LineError
+from broker.pace import Pace
 from broker.quarantine import Quarantine
 from broker.roster import Session
 from broker.routing import Router
@@ -28,9 +28,8 @@ logger = log.get(__name__)
 BURST: Final = 256
 #: Longest wait for a message, in seconds: `stop` and silent peers are noticed within it.
 LONGEST_WAIT: Final = 0.05
-#: While this many turns take less than so many seconds, the broker is busy, and lets messages gather between turns.
-BUSY: Final = (8, 0.004)
-GATHER: Final = 0.0003
+#: Seconds in which messages gather between two turns while many come.
+GATHER: Final = 0.0006
 #: Longest wait while a session's data socket has no peer yet, in seconds.
 OPENING_WAIT: Final = 0.002
 
@@ -63,7 +62,7 @@ class BrokerServer:
         self.courier = Courier(self.doors, self.router)
         self.quarantine = Quarantine(quarantine)
         self.ready = threading.Event()
-        self._turns: deque[float] = deque([0.0], maxlen=BUSY[0])
+        self._pace = Pace(GATHER)
         self._should_stop = threading.Event()
 
     def stop(self) -> None:
@@ -87,12 +86,13 @@ class BrokerServer:
     def _turn(self) -> None:
         self._gather()
         active = self.doors.poll(self._wait())
+        messages = 0
         if self.doors.frontend in active:
-            self._drain(self.doors.frontend, self._from_camera, self._refuse_camera)
+            messages += self._drain(self.doors.frontend, self._from_camera, self._refuse_camera)
         if self.doors.backend in active:
-            self._drain(self.doors.backend, self._from_worker, self._refuse)
+            messages += self._drain(self.doors.backend, self._from_worker, self._refuse)
         if self.doors.egress in active:
-            self._drain(self.doors.egress, self._from_join, self._refuse)
+            messages += self._drain(self.doors.egress, self._from_join, self._refuse)
         if self.doors.control in active:
             self._control()
         for session in self.doors.disconnected(active):
@@ -101,13 +101,13 @@ class BrokerServer:
             self.router.connected(session)
         self.router.end_turn(time.monotonic())
         self._carry_out()
+        self._pace.ended(time.monotonic(), messages)
 
     def _gather(self) -> None:
         """Under load a turn costs much less for each message if it takes in several; a line with time never waits."""
-        now = time.monotonic()
-        if now - self._turns[0] < BUSY[1]:
-            time.sleep(GATHER)
-        self._turns.append(now)
+        pause = self._pace.pause(time.monotonic())
+        if pause > 0.0:
+            time.sleep(pause)
 
     def _wait(self) -> float:
         """Seconds until something is to be done even if no message comes."""
@@ -119,13 +119,16 @@ class BrokerServer:
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
-    def _drain(self, socket: Socket, handle: Handler, refuse: Callable[[bytes, WireError], None]) -> None:
-        """Take what waits, up to a burst; bytes that are no message are refused, and the next one is taken."""
-        for _ in range(BURST):
+    def _drain(self, socket: Socket, handle: Handler, refuse: Callable[[bytes, WireError], None]) -> int:
+        """Take what waits, up to a burst; bytes that are no message are refused, and the next one is taken.
+
+        Returns how many messages there were.
+        """
+        for taken in range(BURST):
             try:
                 identity = socket.recv(zmq.NOBLOCK)
             except zmq.Again:
-                return
+                return taken
             segments = _segments(socket)
             try:
                 if len(segments) < 2:
@@ -133,6 +136,7 @@ class BrokerServer:
                 handle(identity, wire.decode(segments[0].bytes, segments[1].buffer), segments)
             except WireError as error:
                 refuse(identity, error)
+        return BURST
 
     def _from_camera(self, identity: bytes, message: Any, segments: list[zmq.Frame]) -> None:
         now = time.monotonic()
