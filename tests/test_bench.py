@@ -86,7 +86,8 @@ def test_crew_leaves_no_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("subject", "transport"), [("raw", "tcp"), ("proxy", "ipc"), ("broker", "tcp"), ("broker", "ipc")]
+    ("subject", "transport"),
+    [("raw", "tcp"), ("proxy", "ipc"), ("tight", "tcp"), ("broker", "tcp"), ("broker", "ipc")],
 )
 @pytest.mark.parametrize(("size", "rate"), [(1_000, 0.0), (200_000, 100.0)])
 def test_trial_counts_what_arrives(subject: Subject, transport: str, size: int, rate: float) -> None:
@@ -94,7 +95,7 @@ def test_trial_counts_what_arrives(subject: Subject, transport: str, size: int, 
         pytest.skip("libzmq was built without ipc")
     trial = Trial(subject=subject, transport=transport, size=size, models=2 if subject == "broker" else 1, rate=rate)
     measurement = run_trial(trial, TINY)
-    hops = {"raw": 1, "proxy": 2, "broker": 3}[subject]
+    hops = {"raw": 1, "proxy": 2, "tight": 2, "broker": 3}[subject]
     assert measurement.messages_per_s > 0
     assert measurement.tasks_per_s == pytest.approx(measurement.messages_per_s * trial.models)
     assert measurement.bytes_per_s == pytest.approx(measurement.messages_per_s * size * hops)
@@ -138,7 +139,7 @@ def test_bare_loop_counts_the_pictures_of_each_thread(tmp_path: Path) -> None:
 
 def measured(subject: Subject, messages: float, *, size: int = 1_000, models: int = 1, p50: float = 0.0) -> Measurement:
     trial = Trial(subject=subject, transport="tcp", size=size, models=models, rate=100.0 if p50 else 0.0)
-    hops = {"raw": 1, "proxy": 2, "broker": 1 + models}[subject]
+    hops = {"raw": 1, "proxy": 2, "tight": 2, "broker": 1 + models}[subject]
     return Measurement(
         trial=trial,
         seconds=2.0,
@@ -197,10 +198,22 @@ def test_rows_say_what_the_broker_adds_to_the_latency() -> None:
 def test_targets_are_reached_or_missed_by_the_worst_row() -> None:
     good = measured("proxy", 100.0, size=1_000_000), measured("broker", 95.0, size=1_000_000)
     bad = measured("proxy", 100.0, size=6_000_000), measured("broker", 80.0, size=6_000_000)
-    (reached,) = make_targets(make_rows(collect(*good)))
-    (missed,) = make_targets(make_rows(collect(*good, *bad)))
+    _, reached = make_targets(make_rows(collect(*good)))
+    _, missed = make_targets(make_rows(collect(*good, *bad)))
     assert (reached.reached, reached.measured) == (True, 0.95)
     assert (missed.reached, missed.measured, missed.where) == (False, 0.8, "tcp 6 MB ×1")
+
+
+def test_targets_are_held_against_a_proxy_with_tight_queues_as_well() -> None:
+    results = collect(
+        measured("proxy", 100.0, size=100_000),
+        measured("tight", 50.0, size=100_000),
+        measured("broker", 40.0, size=100_000),
+    )
+    (row,) = make_rows(results)
+    assert (row.tight_messages, row.tight_ratio) == (50.0, (0.8, 0.8, 0.8))
+    found = {target.name: target.reached for target in make_targets([row]) if "÷" in target.name}
+    assert found == {"bytes/s ÷ proxy's, HWM 4, 100 KB": True, "bytes/s ÷ proxy's, 100 KB": False}
 
 
 def test_a_target_without_a_figure_is_missed() -> None:
@@ -224,8 +237,8 @@ def test_spread_of_nothing_is_none() -> None:
 def test_plan_alternates() -> None:
     plan = Plan(sizes=[1_000], transports=["tcp"], models=[1, 3], pairs=2, latency_rounds=1)
     subjects = [(trial.subject, trial.models, trial.rate) for trial in plan.trials()]
-    turn = [("raw", 1), ("proxy", 1), ("broker", 1), ("broker", 3)]
-    assert subjects == [(*one, 0.0) for one in 2 * turn] + [(*one, 100.0) for one in turn]
+    turn = [("raw", 1), ("proxy", 1), ("tight", 1), ("broker", 1), ("broker", 3)]
+    assert subjects == [(*one, 0.0) for one in 2 * turn] + [(*one, 100.0) for one in turn if one[0] != "tight"]
 
 
 # --- soak ------------------------------------------------------------------------------------------------------------
@@ -270,7 +283,7 @@ def test_bench_broker_reports(tmp_path: Path) -> None:
     assert set(row) == set(Row.__struct_fields__)
     assert row["ratio"][0] > 0
     assert {"broker", "join", "consumer", "load"} == set(row["cpu"])
-    assert len(content["measurements"]) == 3
+    assert len(content["measurements"]) == 4
 
 
 def test_bench_broker_profiles(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     latency_rounds: int
 
     def trials(self) -> Iterator[Trial]:
-        """All trials in their order: raw, proxy, broker, raw, proxy, broker ..., so that a drift hits all alike."""
+        """All trials in their order: raw, proxies, broker, raw, proxies, broker ..., so that a drift hits all alike."""
         for transport in self.transports:
             for size in self.sizes:
                 for _ in range(self.pairs):
@@ -34,6 +34,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     def _round(self, transport: str, size: int, rate: float) -> Iterator[Trial]:
         yield Trial(subject="raw", transport=transport, size=size, rate=rate)
         yield Trial(subject="proxy", transport=transport, size=size, rate=rate)
+        if not rate:
+            yield Trial(subject="tight", transport=transport, size=size)
         for models in self.models:
             yield Trial(subject="broker", transport=transport, size=size, models=models, rate=rate)
 

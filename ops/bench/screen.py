@@ -134,4 +134,5 @@ def show_profile(plan: Plan, settings: Settings, file: Path) -> bool:
 
 def _name(trial: Trial) -> str:
     pace = f" at {paced_rate(trial.size):g}/s" if trial.rate else ""
-    return f"{trial.subject} {trial.transport} {format_size(trial.size)} ×{trial.models}{pace}"
+    subject = "proxy, HWM 4," if trial.subject == "tight" else trial.subject
+    return f"{subject} {trial.transport} {format_size(trial.size)} ×{trial.models}{pace}"

@@ -28,6 +28,7 @@ from broker.wire import (
 )
 from ops.bench.board import Board, Slot
 from ops.bench.stream import BURST, age_of, open_context
+from workers import heap
 
 BEAT_SECONDS = 0.1
 #: What a detector says of a picture with one object.
@@ -57,6 +58,7 @@ class LeanWorker(Struct, frozen=True, kw_only=True, tag=True):
 
     def run(self, board: Board) -> None:
         """Answer until the board says stop."""
+        heap.keep()
         with open_context(self.io_threads) as context, ExitStack() as stack:
             control = stack.enter_context(context.socket(zmq.DEALER))
             control.rcvhwm = control.sndhwm = 0

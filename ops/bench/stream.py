@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from broker.wire import COPY_THRESHOLD, Frame, Key, encode
 from ops.bench.board import Board, Slot
+from workers import heap
 
 #: Messages taken from, or put on, one socket before the next one has its turn.
 BURST = 64
@@ -91,6 +92,7 @@ class Puller(Struct, frozen=True, kw_only=True, tag=True):
 
     def run(self, board: Board) -> None:
         """Receive until the board says stop."""
+        heap.keep()
         with open_context(self.io_threads) as context, context.socket(zmq.PULL) as socket:
             socket.rcvhwm = self.hwm
             (socket.bind if self.bind else socket.connect)(self.endpoint)

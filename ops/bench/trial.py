@@ -19,9 +19,11 @@ from ops.bench.rig import free_ports, make_line, start_line
 from ops.bench.session import LeanWorker
 from ops.bench.stream import Proxy, Puller, Sender
 
-Subject = Literal["raw", "proxy", "broker"]
+#: "tight" is `zmq.proxy` with the least queues that keep it busy; "proxy" has queues as deep as the broker's.
+Subject = Literal["raw", "proxy", "tight", "broker"]
 
 _MOST_UNSETTLED = 256
+_TIGHT = 4
 _DEADLINE = 5.0
 
 
@@ -39,8 +41,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     folder: str | None = None
 
     def window(self, size: int) -> int:
-        """Unsettled frames of one camera, and the high-water mark of every socket of the baselines."""
+        """Unsettled frames of one camera."""
         return max(4, min(_MOST_UNSETTLED, self.window_bytes // size))
+
+    def hwm(self, trial: Trial) -> int:
+        """The high-water mark of every socket of a baseline."""
+        return _TIGHT if trial.subject == "tight" else self.window(trial.size)
 
 
 class Trial(Struct, frozen=True, kw_only=True):
@@ -114,7 +120,7 @@ def _measure(trial: Trial, seconds: float, board: Board, crew: Crew) -> Measurem
     after = _Snapshot(trial, board, crew)
     elapsed = after.at - before.at
     tasks = (after.received - before.received) / elapsed
-    hops = {"raw": 1, "proxy": 2, "broker": 1 + trial.models}[trial.subject]
+    hops = {"raw": 1, "proxy": 2, "tight": 2, "broker": 1 + trial.models}[trial.subject]
     troubles = {slot.name.lower(): board.counts[slot] for slot in _TROUBLES if board.counts[slot]}
     return Measurement(
         trial=trial,
@@ -150,7 +156,7 @@ def _start_proxy(
     trial: Trial, settings: Settings, folder: Path, board: Board, crew: Crew, profile: Path | None
 ) -> None:
     front, back = _addresses(folder, trial.transport, 2)
-    hwm = settings.window(trial.size)
+    hwm = settings.hwm(trial)
     crew.start("proxy", command(board, Proxy(frontend=front, backend=back, hwm=hwm, io_threads=settings.io_threads)))
     crew.start("consumer", command(board, _puller(trial, settings, back, bind=False)), heeds_board=True)
     crew.start("load", command(board, _sender(trial, settings, front)), heeds_board=True)
@@ -196,7 +202,7 @@ def rectangle(size: int) -> list[int]:
     raise BenchError(f"no picture has {size} pixels and sides of at most {SIDE_LIMIT}: choose a rounder size")
 
 
-_START = {"raw": _start_raw, "proxy": _start_proxy, "broker": _start_broker}
+_START = {"raw": _start_raw, "proxy": _start_proxy, "tight": _start_proxy, "broker": _start_broker}
 
 
 def _puller(trial: Trial, settings: Settings, endpoint: str, *, bind: bool) -> Puller:
@@ -204,7 +210,7 @@ def _puller(trial: Trial, settings: Settings, endpoint: str, *, bind: bool) -> P
         endpoint=endpoint,
         bind=bind,
         size=trial.size,
-        hwm=settings.window(trial.size),
+        hwm=settings.hwm(trial),
         io_threads=settings.io_threads,
         timed=bool(trial.rate),
     )
@@ -215,7 +221,7 @@ def _sender(trial: Trial, settings: Settings, endpoint: str) -> Sender:
         endpoint=endpoint,
         size=trial.size,
         sockets=1 if trial.rate else settings.cameras,
-        hwm=settings.window(trial.size),
+        hwm=settings.hwm(trial),
         io_threads=settings.io_threads,
         rate=trial.rate,
     )
