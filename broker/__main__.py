@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -13,7 +11,8 @@ import typer
 import zmq
 
 from broker import line as line_file
-from broker import log, metrics, parent, wire
+from broker import log, metrics, wire
+from broker.ending import when_asked_to_end
 from broker.ledger import LedgerError
 from broker.line import Endpoints, Ledger, Line, LineError, Recorder
 
@@ -58,20 +57,6 @@ def _beside(path: Path | None, relative: str) -> Path:
     return (path.parent if path is not None else Path()) / relative
 
 
-@contextlib.contextmanager
-def _ending(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT, SIGTERM (Windows: Ctrl-Break) and the death of a supervising parent call `stop`."""
-
-    def on_signal(_number: int, _frame: Any) -> None:
-        stop()
-
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), on_signal)
-    parent.watch(stop)
-    yield
-
-
 class _Server(Protocol):
     def run(self) -> None: ...
 
@@ -83,7 +68,8 @@ def _serve(process: str, server: _Server, port: int, sample: Callable[[], metric
     gc.freeze()
     gc.set_threshold(20_000)  # open frames come and go without cycles: looking for some more often only costs
     try:
-        with _ending(server.stop), metrics.served(port, sample):
+        when_asked_to_end(server.stop)
+        with metrics.served(port, sample):
             server.run()
     except (OSError, zmq.ZMQError, LedgerError) as error:
         logger.error(f"{process} can not start", error=str(error))

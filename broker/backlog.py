@@ -45,9 +45,12 @@ class Backlog:
         self.head.appendleft(task)
 
     def replace(self, task: Task) -> Task | None:
-        """Put a monitor task into its camera's slot; the one that it pushes out, if any."""
+        """Put a monitor task into its camera's slot; the one that it pushes out, if any.
+
+        A slot that is taken keeps its turn: a camera must not lose it to slower ones by sending often.
+        """
         camera = task.frame.key.camera
-        old = self.slots.pop(camera, None)
+        old = self.slots.get(camera)
         self.slots[camera] = task
         return old if old is not None and old.state == QUEUED else None
 

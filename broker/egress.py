@@ -55,6 +55,11 @@ class Egress:
         if self.join_epoch is not None:
             self.items.append(item)
 
+    def keep(self, now: float, entry: Unacked) -> None:
+        """Take back what was acked too early: it is repeated in its time."""
+        self.unacked[entry.item.ticket] = entry._replace(sent_at=now)
+        self._loose += entry.about is None
+
     def send_once(self, item: Item) -> bool:
         """Send a monitor item, which nobody acks; False when there is no join to hear it."""
         if self.join_epoch is None:

@@ -155,10 +155,18 @@ class Frames:
             if entry is None or entry.about is None:
                 continue
             if isinstance(entry.about, Task):
-                self._settle_task(now, entry.about)
+                self._answer_committed(now, entry)
             elif self._row_committed(now, entry.about):
                 released.append(entry.about)
         return released
+
+    def _answer_committed(self, now: float, entry: Unacked) -> None:
+        """The join is done with an answer. Of a frame whose row it has not acked it may have given the answer up as
+        one that nobody expects: it is told again, until the row is acked or what is known of it settles the task."""
+        if entry.about.frame.acked:
+            self._settle_task(now, entry.about)
+        else:
+            self.egress.keep(now, entry)
 
     def _row_committed(self, now: float, frame: OpenFrame) -> bool:
         """The ledger has the frame's row: it is accepted. True when its tasks waited for this."""

@@ -72,6 +72,7 @@ class Joiner:
         self._stream.load(self._past.ledger_id, snapshot)
         self._load_lines(snapshot.lines)
         self._deadlines = Agenda()
+        self._strays.clear()  # whose EXPECT may be among what was rolled back: their patience begins anew
         self._unclaimed = set(self._register.open)
         for key, frame in self._register.open.items():
             old = before.get(key)

@@ -36,6 +36,8 @@ class JoinDoors:
         self._stack = contextlib.ExitStack()
         #: No message of the broker waits.
         self.drained = True
+        #: Items (expectations, answers and the like) in what was received last.
+        self.items = 0
 
     def __enter__(self) -> Self:
         with self._stack:
@@ -52,7 +54,7 @@ class JoinDoors:
 
     def received(self) -> Iterator[Any]:
         """What the broker has sent, up to a bound."""
-        items = 0
+        self.items = 0
         self.drained = False
         for _ in range(BURST):
             try:
@@ -67,8 +69,8 @@ class JoinDoors:
                 self._counts["refused_total", error.reason] += 1
                 continue
             yield message
-            items += len(getattr(message, "items", ()))
-            if items >= BURST_ITEMS:
+            self.items += len(getattr(message, "items", ()))
+            if self.items >= BURST_ITEMS:
                 return
 
     def tell_broker(self, message: Message) -> bool:

@@ -22,6 +22,7 @@ from broker.join_doors import Context, JoinDoors
 from broker.ledger import Ledger, LedgerError
 from broker.line import Line
 from broker.monitor import Monitors
+from broker.pace import Pace
 from broker.rulebook import Rulebook
 from broker.turn import Counts, Turn
 from broker.wire import Closed, Jack, JoinHello
@@ -36,8 +37,10 @@ RETRY_AFTER: Final = 0.25
 REPEATS_WITHIN: Final = 1.0
 #: Longest wait for a message in seconds: `stop` is noticed within it.
 LONGEST_WAIT: Final = 0.05
-#: Shortest time between two commits in seconds: under load a transaction then takes in more, and costs less in all.
-GATHER: Final = 0.005
+#: While at least so many expectations and answers a second come, turns begin at least so many seconds apart: under load
+#: a transaction then takes in more, and costs less in all.
+BUSY: Final = 1000.0
+GATHER: Final = 0.008
 #: Seconds between two log lines about the same trouble.
 LOG_EVERY: Final = 1.0
 #: Tickets, or frames, in one message to the broker: far below the limit of its header.
@@ -75,7 +78,7 @@ class JoinServer:
         self._should_stop = threading.Event()
         self._within = [0] * (len(EDGES) + 1)
         self._commit_seconds = 0.0
-        self._committed_at = 0.0
+        self._pace = Pace(GATHER, BUSY)
         self._commit_seconds_total = 0.0
         self._ledger_bytes = 0
         self._greet_at = 0.0
@@ -124,6 +127,7 @@ class JoinServer:
         self._gather()
         messages = list(self._doors.received())
         now, wall = time.monotonic(), time.time()
+        self._pace.turned(now, self._doors.items)
         if now >= self._greet_at:
             self._greet(now)
         self._deliver(self._monitors.turn(messages, now, wall, self._ledger.ledger_id))
@@ -134,10 +138,10 @@ class JoinServer:
         self._serve_consumers(now)
 
     def _gather(self) -> None:
-        """Right after a commit let more come in; a line with time to spare never waits here, nor one that is behind."""
-        left = self._committed_at + GATHER - time.monotonic()
-        if left > 0 and self._doors.drained:
-            time.sleep(left)
+        """Under load let more come in; a line with time to spare never waits here, nor one that is behind."""
+        pause = self._pace.pause(time.monotonic())
+        if pause > 0.0 and self._doors.drained:
+            time.sleep(pause)
 
     def _patience(self) -> int:
         """Milliseconds until something is to be done even if no message comes."""
@@ -179,7 +183,6 @@ class JoinServer:
         started = time.perf_counter()
         late = self._ledger.commit(turn.rows)
         self._commit_seconds = time.perf_counter() - started
-        self._committed_at = time.monotonic()
         self._commit_seconds_total += self._commit_seconds
         self.counts["commits_total",] += 1
         return late

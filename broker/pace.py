@@ -5,33 +5,34 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-#: From so many messages a second on, a turn is better for taking in several: its own cost is paid once for all of them.
-BUSY_RATE: Final = 2000.0
 #: Turns over which the rate is measured.
 _TURNS: Final = 16
 
 
 class Pace:
-    """The message rate of a loop over its last turns, and the pause that it may make. A loop with time never pauses.
+    """The message rate of a loop over its last turns, and the pause that it may make.
 
-    `gather`: seconds from the end of a turn in which messages may gather while the loop is busy.
+    From `busy` messages a second on, turns begin at least `gather` seconds apart: the cost of a turn is then paid once
+    for several messages. A loop with time never pauses, nor one whose turns take that long anyway.
     """
 
-    def __init__(self, gather: float) -> None:
+    def __init__(self, gather: float, busy: float) -> None:
         self._gather = gather
+        self._busy = busy
         self._total = 0
-        self._turns: deque[tuple[float, int]] = deque(maxlen=_TURNS)  # the end of a turn, messages until then
+        self._turns: deque[tuple[float, int]] = deque(maxlen=_TURNS)  # the beginning of a turn, messages up to its end
 
-    def ended(self, now: float, messages: int) -> None:
-        """A turn that took in so many messages has ended."""
+    def turned(self, began: float, messages: int) -> None:
+        """A turn is over: when it began, and how many messages it took in."""
         self._total += messages
-        self._turns.append((now, self._total))
+        self._turns.append((began, self._total))
 
     def pause(self, now: float) -> float:
-        """Seconds to wait from `now` on before messages are looked for; 0: no pause."""
+        """Seconds to wait from `now` on before messages are taken in; 0: no pause."""
         if len(self._turns) < _TURNS:
             return 0.0
         since, before = self._turns[0]
-        if self._total - before < BUSY_RATE * (now - since):
+        elapsed = now - since  # 0 where the clock is too coarse to tell
+        if elapsed <= 0.0 or self._total - before < self._busy * elapsed:
             return 0.0
         return max(0.0, self._turns[-1][0] + self._gather - now)

@@ -58,10 +58,11 @@ class Publisher:
         return int(max(1, min(most, self.entry.deadline / 2 / self.interval)))
 
     def grant(self, most: int, room: bool) -> None:
-        """Extend the credit to what the window allows now; `room` is false while the broker holds too many bytes."""
+        """Extend the credit to what the window allows now; `room` is false while the broker holds too many bytes: then
+        a camera with nothing open may send one frame, so that each goes on."""
         held = 0 if self.policy == "monitor" else self.open + self.owed
         if room or held == 0:
-            self.credit = max(self.credit, self.latest + self.window(most) - held)
+            self.credit = max(self.credit, self.latest + (self.window(most) if room else 1) - held)
 
     def note_settled(self, count: int, now: float) -> None:
         """`count` frames of this turn are settled: move the mean interval (busy time only) towards this turn's."""

@@ -28,8 +28,10 @@ logger = log.get(__name__)
 BURST: Final = 256
 #: Longest wait for a message, in seconds: `stop` and silent peers are noticed within it.
 LONGEST_WAIT: Final = 0.05
-#: Seconds in which messages gather between two turns while many come.
-GATHER: Final = 0.0006
+#: While at least so many messages a second come, turns begin at least so many seconds apart: under load a turn costs
+#: much less for each message if it takes in several.
+BUSY: Final = 2000.0
+GATHER: Final = 0.001
 #: Longest wait while a session's data socket has no peer yet, in seconds.
 OPENING_WAIT: Final = 0.002
 
@@ -62,7 +64,7 @@ class BrokerServer:
         self.courier = Courier(self.doors, self.router)
         self.quarantine = Quarantine(quarantine)
         self.ready = threading.Event()
-        self._pace = Pace(GATHER)
+        self._pace = Pace(GATHER, BUSY)
         self._should_stop = threading.Event()
 
     def stop(self) -> None:
@@ -86,6 +88,7 @@ class BrokerServer:
     def _turn(self) -> None:
         self._gather()
         active = self.doors.poll(self._wait())
+        began = time.monotonic()
         messages = 0
         if self.doors.frontend in active:
             messages += self._drain(self.doors.frontend, self._from_camera, self._refuse_camera)
@@ -101,10 +104,10 @@ class BrokerServer:
             self.router.connected(session)
         self.router.end_turn(time.monotonic())
         self._carry_out()
-        self._pace.ended(time.monotonic(), messages)
+        self._pace.turned(began, messages)
 
     def _gather(self) -> None:
-        """Under load a turn costs much less for each message if it takes in several; a line with time never waits."""
+        """Under load let messages gather; a line with time never waits here."""
         pause = self._pace.pause(time.monotonic())
         if pause > 0.0:
             time.sleep(pause)

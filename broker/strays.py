@@ -32,5 +32,5 @@ class Strays:
         return True
 
     def clear(self) -> None:
-        """Another broker counts its tickets anew."""
+        """Another broker counts its tickets anew, or the ledger failed and what came before is to come again."""
         self._since.clear()

@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 
 from broker import log
+from broker.ending import when_asked_to_end
 from broker.line import Endpoints
 from clients import publish
 from clients.camera import ENDPOINT
-from clients.ending import when_asked_to_end
 from clients.feed import Feed
 from clients.sources import SPECS
 

@@ -83,6 +83,11 @@ class Cursor:
         """The seq after which to catch up with these topics."""
         return min(self._chains[topic] for topic in topics)
 
+    def found(self, ledger_id: str) -> None:
+        """PAGE: what is asked for from the beginning of whatever ledger there is, is of this one."""
+        if not self.ledger_id:
+            self.ledger_id = ledger_id
+
     def caught_up(self, topics: Iterable[str], ledger_id: str, seq: int) -> None:
         """END: nothing of these topics was published after what was taken, up to `seq`."""
         self.ledger_id, self._known = ledger_id, True

@@ -35,6 +35,7 @@ class Dealer:
         self._frames = frames
         self._poller = zmq.Poller()
         self.blocked = False  # the last send found no connection, or a full socket
+        self._torn = False  # the connection broke in the middle of a message
 
     def connect(self, wake: Any) -> None:
         """Open the socket; `poll` will watch the file descriptor of `wake` too. Raises zmq.ZMQError."""
@@ -82,7 +83,10 @@ class Dealer:
                 return
 
     def send(self, outgoing: Outgoing) -> bool:
-        """Send, without a copy of large payloads. False: not now; `poll` returns when it is worth another try."""
+        """Send, without a copy of large payloads. False: not now; `poll` returns when it is worth another try.
+
+        A connection that breaks between two segments leaves libzmq with half a message: then `revive` is due.
+        """
         message, payload = outgoing
         kind, header = encode(message)
         try:
@@ -90,11 +94,15 @@ class Dealer:
         except zmq.Again:
             self._watch_output(True)
             return False
-        if payload is None:
-            self._socket.send(header, zmq.NOBLOCK)
-        else:
-            self._socket.send(header, zmq.NOBLOCK | zmq.SNDMORE)
-            self._socket.send(payload, zmq.NOBLOCK, copy=len(payload) < COPY_THRESHOLD)
+        try:
+            if payload is None:
+                self._socket.send(header, zmq.NOBLOCK)
+            else:
+                self._socket.send(header, zmq.NOBLOCK | zmq.SNDMORE)
+                self._socket.send(payload, zmq.NOBLOCK, copy=len(payload) < COPY_THRESHOLD)
+        except zmq.Again:
+            self._torn = True
+            return False
         self._watch_output(False)
         return True
 
@@ -117,10 +125,14 @@ class Dealer:
         return broke
 
     def revive(self) -> bool:
-        """After a failed send over inproc, whose broken connections stay broken: take a new socket. True: done."""
-        if not self.blocked or self._monitor is not None:
+        """Take a new socket after a send that failed half way, or failed over inproc, whose broken connections stay
+        broken. True: done."""
+        if not self._torn and not (self.blocked and self._monitor is None):
             return False
+        self._torn = False
         self._poller.unregister(self._socket)
+        if self._monitor is not None:
+            self._poller.unregister(self._monitor)
         self.close(0.0)
         self._open()
         return True

@@ -2,7 +2,8 @@
 
 An inspect frame is held from `take` until the broker says that it is settled, or refuses it for good; the credit that
 the broker gives bounds how many that can be. A new broker (another epoch) and a new connection know nothing: all that
-is held is sent again, oldest first.
+is held is sent again, oldest first. A broker that has no room for a frame within its credit is asked again with one
+frame at a time.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ class Holder:
         self.rejected: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self._queue: deque[int] = deque()  # seqs to send, in order; those no longer held are passed over
+        self._crowded = False  # a frame within its credit was refused: the broker has no room for it
+        self._probe = -1  # the frame that was sent since, to see whether there is room again
+        self._probe_at = -math.inf
         self._spoke_at = -math.inf
         self._checked_at = -math.inf
         self._starved_since = -math.inf
@@ -106,7 +110,9 @@ class Holder:
             seq = self._queue[0]
             held = self.held.get(seq)
             if held is not None:
-                return held.outgoing(self.key(seq), self.policy, self.deadline, now) if self._may_send(held) else None
+                if now < self._probe_at or not self._may_send(held):
+                    return None
+                return held.outgoing(self.key(seq), self.policy, self.deadline, now)
             if seq in self.skips:
                 return Outgoing(self.skips[seq])
             self._queue.popleft()
@@ -120,6 +126,8 @@ class Holder:
             return
         held = self.held.get(self._queue.popleft())
         if held is not None:
+            if self._crowded:
+                self._probe, self._probe_at = held.seq, now + BEAT
             self.count["resent" if held.sends else "sent"] += 1
             held.sent(self.deadline, now)
 
@@ -185,12 +193,15 @@ class Holder:
         if not fresh:
             return []
         self._quiet_since = self._starved_since = now
+        self._uncrowd()
         ended = self._drop_unsendable(now)
         self._queue = deque(sorted([*self.held, *self.skips]))
         return ended
 
     def _accepted(self, message: Accepted, now: float) -> None:
         self._extend(message.credit)
+        if self._probe in message.seqs:
+            self._uncrowd()
         for seq in message.seqs:
             held = self.held.get(seq)
             if held is None:
@@ -228,6 +239,8 @@ class Holder:
         if reason == "over_credit" and not held.accepted:
             held.parked = True
             self._queue = deque(sorted({*self._queue, held.seq}))
+            if held.seq <= self.credit:
+                self._crowded, self._probe_at = True, now + BEAT
             return []
         return [self._end(held, "rejected", reason, now)]
 
@@ -239,6 +252,9 @@ class Holder:
             self.refusal = Refusal(message.reason, message.detail, since)
             self.open = False
 
+    def _uncrowd(self) -> None:
+        self._crowded, self._probe, self._probe_at = False, -1, -math.inf
+
     def _extend(self, credit: int) -> None:
         # Before WELCOME it may be the word of a broker that is gone, about a credit that is no more.
         if self.open:
@@ -246,6 +262,8 @@ class Holder:
 
     def _end(self, held: Held, outcome: str, reason: str, now: float) -> Ended:
         del self.held[held.seq]
+        if held.seq == self._probe:
+            self._uncrowd()
         self._quiet_since = now
         if outcome == "rejected":
             self.rejected[reason] += 1

@@ -11,10 +11,10 @@ import msgspec
 import typer
 
 from broker import line as line_file
+from broker.ending import when_asked_to_end
 from broker.line import CameraEntry, Endpoints, Line, LineError
 from broker.wire import Policy
 from clients.camera import Camera
-from clients.ending import when_asked_to_end
 from clients.errors import CameraError, SourceError
 from clients.feed import Feed
 from clients.progress import Progress, describe

@@ -207,6 +207,7 @@ class Results:
         self._asked, self._skim, self._from_now = [], SKIM, False
         match message:
             case Page():
+                self._cursor.found(message.ledger_id)
                 self._page.extend(message.items)
                 self._page_topics = asked
             case End():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
 
 import cv2
 import numpy as np
@@ -98,6 +100,32 @@ def test_large_frames_arrive_whole(broker: FakeBroker, context: Context) -> None
         cam.send(frozen, encoding="bgr8")
         assert cam.flush(PATIENCE)
     assert [frame.payload == expected for frame in broker.frames] == [True, True]
+
+
+class TearingSocket(zmq.Socket[bytes]):
+    """Its connection breaks in the middle of some pictures, as libzmq tells it: EAGAIN for a later segment."""
+
+    pictures = count()
+
+    def send(self, data: Any, flags: int = 0, *arguments: Any, **options: Any) -> Any:
+        if len(data) > 1000 and next(TearingSocket.pictures) in (5, 17, 18, 40):
+            raise zmq.Again()
+        return super().send(data, flags, *arguments, **options)
+
+
+class TearingContext(zmq.Context[TearingSocket]):
+    _socket_class = TearingSocket
+
+
+def test_a_connection_that_breaks_in_the_middle_of_a_message(broker: FakeBroker, context: Context) -> None:
+    TearingSocket.pictures = count()
+    with camera(broker, TearingContext.shadow(context)) as cam:
+        keys = [cam.send(IMAGE, encoding="bgr8", timeout=PATIENCE) for _ in range(50)]
+        assert cam.flush(PATIENCE)
+        assert (cam.stats.complete, cam.stats.connected) == (50, True)
+    arrived = [*broker.frames, *broker.repeats]
+    assert {frame.header.key for frame in arrived} == set(keys)
+    assert all(frame.payload == IMAGE.tobytes() for frame in arrived)
 
 
 def test_outcomes_are_told(broker: FakeBroker, context: Context) -> None:

@@ -230,6 +230,23 @@ def test_a_frame_over_credit_waits_for_it() -> None:
     assert frames(say(holder, 0.2)) == [(1, 2)]
 
 
+def test_a_broker_without_room_is_asked_with_one_frame_at_a_time() -> None:
+    holder = opened(credit=3)
+    for _ in range(4):
+        holder.take(PICTURE, None, 0.0)
+    say(holder, 0.0)
+    for seq in (1, 2, 3):  # within the credit: the broker has no room
+        holder.receive(reject("over_credit", seq), 0.1)
+    assert frames(say(holder, 0.1)) == []
+    assert frames(say(holder, 0.45)) == [(1, 1)]
+    holder.receive(reject("over_credit", 1), 0.46)
+    assert frames(say(holder, 0.7)) == []
+    assert frames(say(holder, 0.8)) == [(1, 2)]
+    assert frames(say(holder, 0.9)) == []
+    holder.receive(Accepted(boot=holder.boot, seqs=[1], credit=3), 1.0)
+    assert frames(say(holder, 1.0)) == [(2, 1), (3, 1)]
+
+
 def test_frames_that_a_new_broker_would_not_take_end_at_once() -> None:
     holder = opened()
     holder.take(PICTURE, None, 0.0)
@@ -354,9 +371,9 @@ def test_monitor_over_credit_waits_and_may_be_superseded() -> None:
     say(holder, 0.0)
     holder.receive(reject("over_credit", 0), 0.1)
     assert holder.take(PICTURE, None, 0.2).seq == 0
-    assert frames(say(holder, 0.2)) == [(0, 1)]
-    holder.receive(Accepted(boot=holder.boot, seqs=[0], credit=1), 0.3)
-    holder.receive(reject("over_credit", 0), 0.4)
+    assert frames(say(holder, 0.5)) == [(0, 1)]
+    holder.receive(Accepted(boot=holder.boot, seqs=[0], credit=1), 0.6)
+    holder.receive(reject("over_credit", 0), 0.7)
     assert holder.idle(), "a reject after the acceptance is the end of it"
 
 

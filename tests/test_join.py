@@ -121,6 +121,18 @@ def test_an_answer_to_a_frame_that_never_comes_is_acked_in_the_end(bench: Bench,
     assert turn.counts["refused_total", "unasked"] == 1
 
 
+def test_an_answer_is_not_given_up_because_the_ledger_failed_meanwhile(bench: Bench, items: Items) -> None:
+    expectation, answer = items.expectation(key(0)), items.outcome(key(0), answer=body("bolt"))
+    bench.turn(items.result(answer))
+    for _ in range(3):  # EXPECT comes, and is rolled back each time
+        bench.now += 1.0
+        bench.joiner.turn([items.expect(expectation)], bench.now, 0.0)
+        bench.joiner.load(bench.now, 0.0)
+        assert not bench.turn(items.result(answer), after=0.2).tickets[EPOCH]
+    bench.turn(items.expect(expectation), items.result(answer), after=0.2)
+    assert bench.published[0][2]["outcome"] == "complete"
+
+
 @pytest.mark.parametrize(
     "bad",
     [

@@ -103,6 +103,16 @@ def test_another_ledger_makes_everything_fall_behind() -> None:
     assert cursor.behind == {"frame/a/", "frame/b/"}
 
 
+def test_a_consumer_from_the_beginning_knows_its_ledger_from_the_first_page() -> None:
+    cursor = Cursor([], Position("", 0))
+    cursor.found("first")
+    assert cursor.past(Entry(topic="frame/a/", seq=1, previous=None, body=b""))
+    assert cursor.position == Position("first", 1)
+    assert cursor.live("frame/a/", Published(ledger_id="first", seq=2, previous=1)) is Step.TAKE
+    cursor.found("second")
+    assert cursor.position == Position("first", 2), "another ledger is not taken for the same one"
+
+
 def test_monitor_frames_are_no_part_of_the_chain() -> None:
     cursor = Cursor([], Position("l", 5))
     assert cursor.live("frame/eye/", Published(ledger_id="l", seq=None, previous=None)) is Step.TAKE

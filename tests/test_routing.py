@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -9,9 +10,26 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from broker import line as line_file
 from broker.admission import SEQ_LIMIT
+from broker.backlog import Backlog
 from broker.dispatch import CRASH_LIMIT
 from broker.egress import LOOSE_LIMIT
-from broker.wire import RESULT_LIMIT, Answer, Bye, Done, Frame, Hello, Key, Message, Skip
+from broker.line import CameraEntry
+from broker.publisher import Publisher
+from broker.task import LEASED, OpenFrame, Task
+from broker.wire import (
+    RESULT_LIMIT,
+    Answer,
+    Bye,
+    Done,
+    Expectation,
+    Frame,
+    Hello,
+    Jack,
+    Key,
+    Message,
+    Outcome,
+    Skip,
+)
 from tests.world import JPEG, World
 
 LONG = 1000.0
@@ -189,6 +207,28 @@ def test_a_lost_session_requeues_and_the_report_says_how_many() -> None:
     assert world.ledger.suspects == {(Key("cam0", "b0", 0), "det"): 1}
 
 
+def test_an_answer_that_the_join_gave_up_before_it_knew_the_frame_settles_nothing() -> None:
+    world = World(cameras=1, models=("det",))
+    world.calm(0.3)
+    world.cameras["cam0"].shoot(LONG)
+    world.exchange()
+    world.workers["w1"].take()
+    world.workers["w1"].run(world.looked)
+    for message in world.workers["w1"].outgoing:
+        world.from_worker("w1", message)
+    world.turn()
+    kinds: dict[type[Any], list[Any]] = {Expectation: [], Outcome: []}
+    for entry in world.router.egress.unacked.values():
+        kinds.setdefault(type(entry.item), []).append(entry.item)
+    (expectation,), (outcome,) = kinds[Expectation], kinds[Outcome]
+    world.from_join(Jack(epoch=world.router.epoch, tickets=[outcome.ticket]))
+    world.from_join(Jack(epoch=world.router.epoch, tickets=[expectation.ticket]))
+    world.turn()
+    assert outcome.key in world.router.frames.open
+    world.from_join(Jack(epoch=world.router.epoch, tickets=[outcome.ticket]))
+    assert outcome.key not in world.router.frames.open
+
+
 def poison(world: World, key: Key, crashes: int, *, settle: bool = True) -> None:
     """Workers that take this frame die, `crashes` times, and are started again by a supervisor."""
     done = 0
@@ -262,6 +302,29 @@ def test_monitor_frames_are_latest_wins_and_every_one_is_accounted_for() -> None
     assert router.counts["accepted_total", "cam0"] == 5
     assert router.counts["tasks_total", "det", "dropped"] == 4
     assert len(router.frames.open) == 1
+
+
+def test_a_monitor_camera_that_sends_often_keeps_its_turn() -> None:
+    backlog = Backlog("det")
+    served: list[str] = []
+    for tick in range(600):  # fast sends each tick, the slow ones every sixth; one frame is served every third
+        for camera in ("fast", "slow1", "slow2"):
+            if camera == "fast" or tick % 6 == 0:
+                backlog.replace(monitor_task(camera, tick))
+        if tick % 3 == 0:
+            task = backlog.pop()
+            assert task is not None
+            task.state = LEASED
+            served.append(task.frame.key.camera)
+    assert min(served.count(camera) for camera in ("fast", "slow1", "slow2")) >= 40
+
+
+def monitor_task(camera: str, seq: int) -> Task:
+    header = Frame(
+        key=Key(camera, "b", seq), policy="monitor", encoding="jpeg", shape=[1, 1], len=4, age=0.0, budget=5.0
+    )
+    entry = CameraEntry(station="station", policy="monitor")
+    return Task(OpenFrame(Publisher(camera, entry, b"", "b", 0.0), header, JPEG, 4, 5.0), "det", 0.0)
 
 
 def test_one_camera_can_not_starve_another() -> None:
@@ -408,6 +471,18 @@ def test_a_frame_beyond_the_credit_does_not_extend_it() -> None:
         world.turn()
     assert world.router.counts["rejected_total", "over_credit"] == 2
     assert world.router.admission.publishers["cam0"].credit == before
+
+
+def test_a_camera_with_nothing_open_may_send_one_frame_when_there_is_no_room() -> None:
+    publisher = Publisher("cam0", CameraEntry(station="station"), b"", "b", 0.0)
+    publisher.grant(64, room=False)
+    assert publisher.credit == 0
+    publisher.latest = publisher.credit
+    publisher.open = 1
+    publisher.grant(64, room=False)
+    assert publisher.credit == 0
+    publisher.grant(64, room=True)
+    assert publisher.credit > 4
 
 
 def test_without_a_join_notes_are_bounded_and_the_surplus_is_counted() -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +11,8 @@ import cv2
 import typer
 
 from broker import line as line_file
-from broker import log, parent
+from broker import log
+from broker.ending import when_asked_to_end
 from broker.line import Line, LineError
 from workers import heap
 from workers.check import looked, show
@@ -62,16 +60,6 @@ def _hints(
         return hints(task=task, labels=labels, size=size, mean=mean, std=std, fit=fit)
     except WorkersError as error:
         raise _fail(str(error), 2) from None
-
-
-@contextlib.contextmanager
-def _ending(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT, SIGTERM (Windows: Ctrl-Break) and the death of a supervising parent call `stop`."""
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: stop())
-    parent.watch(stop)
-    yield
 
 
 @app.command()
@@ -136,7 +124,8 @@ def _serve(worker: Worker, metrics_port: int) -> None:
     heap.keep()
     # Decoding is done by the intake threads; a pool of OpenCV's own would only fight the engine for the cores.
     cv2.setNumThreads(1)
-    with _ending(worker.stop), served(worker.metrics, metrics_port):
+    when_asked_to_end(worker.stop)
+    with served(worker.metrics, metrics_port):
         ended = worker.run()
     logger.info("worker ended")
     if not ended:

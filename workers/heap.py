@@ -22,8 +22,11 @@ _PARAMETERS: Final = {"MALLOC_MMAP_THRESHOLD_": (-3, LARGEST), "MALLOC_TRIM_THRE
 
 
 def keep() -> bool:
-    """Set this process's allocator so; call it before threads start. False where there is nothing to set."""
-    if not sys.platform.startswith("linux"):
+    """Set this process's allocator so; call it before threads start. False where there is nothing to set.
+
+    What an operator has set in the environment (MALLOC_…, GLIBC_TUNABLES) stays.
+    """
+    if not sys.platform.startswith("linux") or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is None:

@@ -138,10 +138,10 @@ def _measure(trial: Trial, seconds: float, board: Board, crew: Crew) -> Measurem
 _TROUBLES = (Slot.INCOMPLETE, Slot.REJECTED, Slot.REPEATED, Slot.VOIDED)
 
 
-def _latency(board: Board, since: int) -> Latency:
+def _latency(board: Board, since: int) -> Latency | None:
     latencies = board.latencies_since(since)
     if not latencies:
-        return Latency(p50=float("nan"), p99=float("nan"), samples=0)
+        return None
     p50, p99 = np.percentile(latencies, [50, 99])
     return Latency(p50=float(p50), p99=float(p99), samples=len(latencies))
 

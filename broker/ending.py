@@ -1,4 +1,4 @@
-"""How a client is asked to end: Ctrl-C, SIGTERM (Windows: Ctrl-Break), or the death of its supervisor."""
+"""How a process is asked to end: Ctrl-C, SIGTERM (Windows: Ctrl-Break), or the death of its supervisor."""
 
 from __future__ import annotations
 
