@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,28 @@ from ops.bench import app as bench
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 app.add_typer(bench, name="bench")
+
+
+def _version(asked: bool) -> None:
+    """Print the installed version and end, if it was asked for."""
+    if asked:
+        from ops.doctor import DISTRIBUTION
+
+        try:
+            typer.echo(f"{DISTRIBUTION} {metadata.version(DISTRIBUTION)}")
+        except metadata.PackageNotFoundError:
+            typer.echo(f"{DISTRIBUTION} is not installed: it has no version")
+        raise typer.Exit()
+
+
+@app.callback()
+def gongwei(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """What holds before any command."""
+
 
 LineFile = Annotated[Path, typer.Argument(metavar="LINE.toml", help="The line file.")]
 
@@ -27,7 +50,8 @@ def up(
 
     Runs join, broker, recorder, the workers of every model that has a file, and every camera that has a source.
     Ctrl-C ends the cameras first, so that what is in flight settles; a second one ends everything at once. The log and
-    the table go to standard error. Exit code 1 if a process had to be killed, 2 for a line file that cannot be used.
+    the table go to standard error. Exit code 1 if an endpoint is taken or a process had to be killed, 2 for a line file
+    that cannot be used.
 
     Examples:
 
@@ -35,11 +59,15 @@ def up(
 
       gongwei up line.toml --json 2> line.log
     """
+    from ops import inputs, ports
     from ops import up as command
 
     described = _load(line)
-    if problems := command.missing_models(described, line):
+    if problems := inputs.missing(described, line):
         raise _usage("\n".join(problems))
+    if checks := ports.unusable(described):
+        typer.echo(ports.refusal(checks, line), err=True)
+        raise typer.Exit(1)
     raise typer.Exit(command.run(described, line, json=json, live=table))
 
 
@@ -125,7 +153,7 @@ def doctor(
 
     checks = [*command.software(), *machine.machine()]
     if line is not None:
-        checks += demands.for_line(_load(line), line.parent)
+        checks += demands.for_line(_load(line), line)
     if json:
         typer.echo(command.to_json(checks))
     else:

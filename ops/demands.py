@@ -1,111 +1,102 @@
-"""Checks of `gongwei doctor --line`: what a line file asks of this machine (ports, model files, disk, memory)."""
+"""Checks of `gongwei doctor --line`: what a line file asks of this machine, and whether its rules can hold."""
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import socket
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import psutil
 
 from broker.line import Line
+from clients.live import without_password
+from ops import classes, facts, inputs, ports
+from ops.classes import Unknown
 from ops.doctor import Check, State
+from ops.facts import Facts
 from ops.machine import gigabytes, memory
 
 #: A commit waits for the disk: above this median (s), acceptance of a frame is felt in its deadline.
 SLOW_SYNC: Final = 0.02
 #: Less free disk than this is a warning, less than a quarter of it a failure.
 LEAST_DISK: Final = 1 << 30
+#: What to do about a model that workers cannot load; their error says what is wrong with it.
+_REFUSED: Final = "no worker can start with it: put a whole model there, or do what the error says"
 #: SQLite's WAL needs shared memory, which these do not give.
 NETWORK_FILESYSTEMS: Final = ("nfs", "nfs4", "cifs", "smb", "smbfs", "smb3", "9p", "fuse.sshfs")
 
 
-def for_line(line: Line, folder: Path) -> list[Check]:
-    """What this line asks of the machine; relative paths are those of `folder`, where the line file is."""
+def for_line(line: Line, path: Path) -> list[Check]:
+    """What the line file at `path` asks of the machine."""
+    folder = path.parent
     recorder = folder / line.recorder.folder
+    found = facts.of_line(line, folder)
     return [
-        *ports(line),
-        *models(line, folder),
+        *ports.checks(line),
+        *models(line, path, found),
+        *sources(line, path),
+        *rules(line, found),
         *disk("ledger", (folder / line.ledger.path).parent),
         space("pictures", recorder, line.recorder.disk << 20),
         memory(line.limits.queue_bytes + (line.recorder.memory << 20)),
     ]
 
 
-def ports(line: Line) -> list[Check]:
-    """The tcp ports that the line binds here: free, or whose."""
-    wanted: list[tuple[str, str, int]] = []
-    for name in ("frontend", "backend", "egress", "live", "catchup", "copies", "pictures", "control"):
-        scheme, _, rest = getattr(line.endpoints, name).partition("://")
-        host, _, port = rest.rpartition(":")
-        if scheme == "tcp" and port.isdigit():
-            wanted.append((name, host, int(port)))
-    if line.endpoints.metrics:
-        processes = 3 + sum(model.workers for model in line.models.values())
-        wanted += [("metrics", "127.0.0.1", line.endpoints.metrics + offset) for offset in range(processes)]
-    if line.endpoints.backend.startswith("tcp://"):
-        host = line.endpoints.backend.removeprefix("tcp://").rpartition(":")[0]
-        low, high = line.endpoints.sessions
-        wanted += [("session", host, port) for port in range(low, high + 1)]
-    taken = [check for name, host, port in wanted if (check := port_check(name, host, port)) is not None]
-    if taken:
-        return taken
-    return [Check(name="ports", state="ok", found=f"{len(wanted)} ports of the line are free")]
-
-
-def port_check(name: str, host: str, port: int) -> Check | None:
-    """None: the port can be bound. An interface name (`tcp://eth0:7001`) is not looked at."""
-    address = {"*": "0.0.0.0", "localhost": "127.0.0.1"}.get(host, host).strip("[]")
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            if sys.platform != "win32":  # there, the option would let two programs share one port
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((address, port))
-        return None
-    except socket.gaierror:
-        return None
-    except OSError as error:
-        label = f"{name} port {port}"
-        if error.errno == errno.EADDRNOTAVAIL:
-            advice = "use 0.0.0.0, or an address of the machine that runs the broker"
-            return Check(name=label, state="failed", found=f"{host} is no address of this machine", advice=advice)
-        if error.errno == errno.EADDRINUSE:
-            advice = "end that program (a line that runs already?), or give the line file other ports"
-            return Check(name=label, state="failed", found=f"taken by {port_owner(port)}", advice=advice)
-        return Check(name=label, state="failed", found=str(error), advice="give the line file other ports")
-
-
-def port_owner(port: int) -> str:
-    """The program that listens on `port`, as far as the system tells."""
-    try:
-        connections = psutil.net_connections(kind="tcp")
-        owner = next(c.pid for c in connections if c.laddr and c.laddr.port == port and c.status == psutil.CONN_LISTEN)
-        process = psutil.Process(owner) if owner else None
-        return f"{process.name()} (pid {owner})" if process else "another user's program"
-    except (StopIteration, psutil.Error, OSError):
-        return "a program that the system does not name"
-
-
-def models(line: Line, folder: Path) -> Iterable[Check]:
-    """The model files that `gongwei up` would load."""
+def models(line: Line, path: Path, found: Mapping[str, Facts]) -> Iterator[Check]:
+    """The model files that `gongwei up` would load; `found`: what workers make of them."""
     for name, model in line.models.items():
-        path = folder / model.file
+        label, told = f"model {name}", found.get(name, Facts())
         if not model.file:
-            yield Check(name=f"model {name}", state="ok", found="no file: its workers are started elsewhere")
-        elif path.is_file():
-            yield Check(name=f"model {name}", state="ok", found=f"{model.file}, {path.stat().st_size / 1e6:.1f} MB")
-        else:
+            yield Check(name=label, state="ok", found="no file: its workers are started elsewhere")
+        elif problem := inputs.model_problem(model, path):
             advice = f"correct models.{name}.file in the line file, or put the file there"
-            yield Check(name=f"model {name}", state="failed", found=f"no file {path}", advice=advice)
+            yield Check(name=label, state="failed", found=problem, advice=advice)
+        elif told.refused:
+            yield Check(name=label, state="failed", found=told.refused, advice=_REFUSED)
+        elif told.unread:
+            yield Check(name=label, state="warning", found=told.unread, advice=f"try it: workers check {model.file}")
+        else:
+            yield Check(name=label, state="ok", found=f"{model.file}: {told.task}, {len(told.names)} classes")
+
+
+def sources(line: Line, path: Path) -> Iterator[Check]:
+    """Where the cameras that `gongwei up` starts take their pictures; a live one is not asked for any."""
+    for name, entry in line.cameras.items():
+        if problem := inputs.source_problem(entry, path):
+            advice = f"correct cameras.{name}.source in the line file, or put the file there"
+            yield Check(name=f"camera {name}", state="failed", found=problem, advice=advice)
+        else:
+            found = without_password(entry.source) or "no source: it is started elsewhere"
+            yield Check(name=f"camera {name}", state="ok", found=found)
+
+
+def rules(line: Line, found: Mapping[str, Facts]) -> Iterator[Check]:
+    """The classes that the stations' rules name, against those that the models know."""
+    names = facts.class_names(found)
+    unknown = list(classes.unknown(line, names))
+    for station, entry in line.stations.items():
+        if entry.rules is None:
+            continue
+        label = f"rules of {station}"
+        if not any(model in names for model in classes.seen_by(line, station)):
+            yield Check(name=label, state="ok", found="not compared: the classes of its models are not known here")
+        elif not any(one.station == station for one in unknown):
+            yield Check(name=label, state="ok", found="every class is known to a model of its cameras")
+        yield from (rule_check(label, one) for one in unknown if one.station == station)
+
+
+def rule_check(label: str, one: Unknown) -> Check:
+    """A class that no model knows: a failure, unless a model may know it whose classes are not known here."""
+    if one.doubtful:
+        found = f"{one.text}; whether {' or '.join(one.doubtful)} does is not known here"
+        return Check(name=label, state="warning", found=found, advice="compare it with the names of that model")
+    advice = "correct it in the line file: what no model knows is never seen"
+    return Check(name=label, state="failed", found=one.text, advice=advice)
 
 
 def space(name: str, folder: Path, asked: int) -> Check:

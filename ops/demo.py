@@ -17,9 +17,9 @@ from rich.console import Console
 from broker.ledger import LedgerError
 from broker.line import Line, to_toml
 from broker.report import report as ledger_report
-from ops import plan, summary, up
+from ops import facts, plan, summary, up
 from ops.accounts import Tail, read_told
-from ops.demo_line import Settings, make_line
+from ops.demo_line import Settings, check_classes, make_line
 from ops.fleet import Fleet, signals
 from ops.report import Report, reconcile
 from ops.screen import Screen
@@ -40,6 +40,11 @@ def run(settings: Settings) -> int:
         line = make_line(settings, folder)
         path = folder / "line.toml"
         path.write_text(to_toml(line), encoding="utf-8")
+        found = facts.of_line(line, folder)
+        if refused := [told.refused for told in found.values() if told.refused]:
+            complaints.print("\n".join(refused), style="bold red", markup=False)
+            return 1
+        check_classes(line, found)
         demo = Demo(settings, line, path)
         problem = demo.run()
         if problem:

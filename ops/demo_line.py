@@ -6,11 +6,14 @@ import random
 import re
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from broker.line import CameraEntry, Endpoints, Line, LineError, Model, Recorder, Route, Rules, Station, parse, to_toml
+from ops import classes, facts
+from ops.facts import Facts
 
 #: The built-in model, and the class whose sight makes a frame NG where no other rule is given.
 TINY: Final = "tiny"
@@ -72,6 +75,14 @@ def make_line(settings: Settings, folder: Path) -> Line:
         return parse(to_toml(line), "demo")
     except LineError as error:
         raise DemoError(str(error)) from None
+
+
+def check_classes(line: Line, found: Mapping[str, Facts]) -> None:
+    """Raises DemoError for a class that no given model knows: it would never be seen, and no frame be NG."""
+    unknown = classes.unknown(line, facts.class_names(found))
+    hints = {one.name: one.hint for one in unknown if not one.doubtful}
+    if hints:
+        raise DemoError("\n".join(f"--ng {name}: no given model knows this class; {hints[name]}" for name in hints))
 
 
 def model_name(word: str) -> str:

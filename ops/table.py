@@ -6,9 +6,9 @@ import math
 from typing import Final
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from ops.columns import Columns
 from ops.scrape import increase, quantile, rate
 from ops.snapshot import ChildState, Snapshot
 from ops.supervisor import State
@@ -16,6 +16,17 @@ from ops.supervisor import State
 #: Histograms: from acceptance to publication of a frame (join), and of a frame's time in each stage of a worker.
 JOINED_WITHIN: Final = "gongwei_joined_within_total"
 STAGE_SECONDS: Final = "gongwei_worker_stage_seconds_bucket"
+#: Columns by table; the second list is what is left out on a narrow terminal, the least important first.
+_CAMERAS: Final = (
+    ("camera", "accepted", "frames/s", "in flight", "complete", "incomplete", "missed"),
+    ("in flight", "complete", "frames/s"),
+)
+_MODELS: Final = (
+    ("model", "sessions", "ok", "ok/s", "queued", "oldest ms", "running", "failed", "expired", "requeued", "p50 ms",
+     "p99 ms"),
+    ("requeued", "oldest ms", "running", "p50 ms", "queued", "ok/s", "p99 ms"),
+)  # fmt: skip
+_PROCESSES: Final = (("process", "state", "pid", "up s", "restarts"), ("up s", "pid"))
 _STATES: Final = {State.RUNNING: "green", State.WAITING: "yellow", State.STARTING: "yellow", State.ENDED: "dim"}
 
 
@@ -40,8 +51,8 @@ def plain(new: Snapshot, old: Snapshot) -> str:
     return "line: " + ", ".join(pieces)
 
 
-def _cameras(new: Snapshot, old: Snapshot) -> Table:
-    table = _table("camera", "accepted", "frames/s", "in flight", "complete", "incomplete", "missed")
+def _cameras(new: Snapshot, old: Snapshot) -> Columns:
+    table = Columns(*_CAMERAS)
     for camera, accepted in sorted(new.broker.by("gongwei_accepted_total", "camera").items()):
         before = old.broker.total("gongwei_accepted_total", camera=camera)
         table.add_row(
@@ -56,21 +67,8 @@ def _cameras(new: Snapshot, old: Snapshot) -> Table:
     return table
 
 
-def _models(new: Snapshot, old: Snapshot) -> Table:
-    table = _table(
-        "model",
-        "sessions",
-        "ok",
-        "ok/s",
-        "queued",
-        "oldest ms",
-        "running",
-        "failed",
-        "expired",
-        "requeued",
-        "p50 ms",
-        "p99 ms",
-    )
+def _models(new: Snapshot, old: Snapshot) -> Columns:
+    table = Columns(*_MODELS)
     tasks = "gongwei_tasks_total"
     for model, sessions in sorted(new.sessions().items()):
         done, before = (snapshot.broker.total(tasks, model=model, status="ok") for snapshot in (new, old))
@@ -90,8 +88,8 @@ def _models(new: Snapshot, old: Snapshot) -> Table:
     return table
 
 
-def _processes(new: Snapshot) -> Table:
-    table = _table("process", "state", "pid", "up s", "restarts")
+def _processes(new: Snapshot) -> Columns:
+    table = Columns(*_PROCESSES)
     for child in new.children:
         style = _STATES[child.state]
         table.add_row(
@@ -108,13 +106,6 @@ def _state(child: ChildState) -> str:
     if child.state is State.WAITING and child.restarts:
         return "restarts"
     return child.state.value
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
-    return table
 
 
 def _bad(count: float) -> Text:

@@ -9,10 +9,12 @@ from typing import Final
 
 from rich.console import Console
 
+from broker.document import dotted
 from broker.ledger import LedgerError
 from broker.line import Line
 from broker.report import report
-from ops import plan, snapshot
+from ops import classes, facts, plan, snapshot
+from ops.facts import Facts
 from ops.fleet import Fleet, signals
 from ops.screen import Screen
 from ops.snapshot import Snapshot
@@ -22,10 +24,16 @@ from ops.supervisor import Do, Stage
 LONGEST_START: Final = 60.0
 
 
-def missing_models(line: Line, path: Path) -> list[str]:
-    """Model files that the line names and that are not there, in words; a restart would not make them appear."""
-    files = {name: path.parent / model.file for name, model in line.models.items() if model.file}
-    return [f"{path}: models.{name}.file: no file {file}" for name, file in files.items() if not file.is_file()]
+def warnings(line: Line, found: Mapping[str, Facts]) -> list[str]:
+    """What will not do what the line file means, in words: models that no worker can load, and classes of the rules
+    that no model knows. `found`: the facts of the line's models."""
+    refused = [
+        f"{dotted(('models', name, 'file'))}: no worker can load it: {told.refused}"
+        for name, told in found.items()
+        if told.refused
+    ]
+    unknown = classes.unknown(line, facts.class_names(found))
+    return [*refused, *(one.text for one in unknown if not one.doubtful)]
 
 
 def run(line: Line, path: Path, *, json: bool = False, live: bool = True) -> int:
@@ -38,6 +46,8 @@ def run(line: Line, path: Path, *, json: bool = False, live: bool = True) -> int
     before, _ = counted(ledger)
     screen.start()
     try:
+        for warning in warnings(line, facts.of_line(line, path.parent)):
+            screen.say(warning, level="warning")
         with signals(fleet.interrupt):
             fleet.run(turn)
         screen.say(summary(counted(ledger), before, fleet.supervisor.restarts))

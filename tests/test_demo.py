@@ -18,13 +18,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from typer.testing import CliRunner
 
 from broker.wire import Key
-from ops import summary
+from ops import facts, summary
+from ops.__main__ import app
 from ops.accounts import Tail, read_told, told
-from ops.demo_line import DemoError, Settings, free_ports, make_line, model_name
+from ops.demo_line import DemoError, Settings, check_classes, free_ports, make_line, model_name
 from ops.process import ASK, own_group
 from ops.report import Consumed, Latency, Report, Told, latency, reconcile
+from workers import tiny
 
 BOOT = "0123456789ab"
 
@@ -209,6 +212,35 @@ def test_what_the_demo_cannot_do_is_said(tmp_path: Path) -> None:
         path.touch()
     with pytest.raises(DemoError, match="one name"):
         make_line(settings(models=[str(tmp_path / "m.onnx"), str(tmp_path / "a" / "m.onnx")]), tmp_path)
+
+
+def test_a_class_that_no_given_model_knows_is_refused_with_the_closest(tmp_path: Path) -> None:
+    line = make_line(settings(ng=["rde", "white"]), tmp_path)
+    with pytest.raises(DemoError, match=r"^--ng rde: no given model knows this class; did you mean red\?$"):
+        check_classes(line, facts.of_line(line, tmp_path))
+    check_classes(make_line(settings(ng=["red"]), tmp_path), facts.of_line(line, tmp_path))
+
+
+def run(tmp_path: Path, *options: str) -> tuple[int, str]:
+    """A demo that must not start: in this process."""
+    result = CliRunner().invoke(app, ["demo", "--save", str(tmp_path / "pictures"), *options])
+    return result.exit_code, result.output
+
+
+def test_the_demo_with_a_class_that_no_model_knows_is_a_usage_error(tmp_path: Path) -> None:
+    code, output = run(tmp_path, "--model", "tiny", "--ng", "whte")
+    assert (code, output) == (2, "--ng whte: no given model knows this class; did you mean white?\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_demo_before_it_starts(tmp_path: Path) -> None:
+    path = tmp_path / "cut.onnx"
+    tiny.make(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    code, output = run(tmp_path, "--model", str(path))
+    assert code == 1
+    assert output.startswith(f"{path}: onnxruntime cannot load it")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_ports_that_are_taken_are_passed_over() -> None:

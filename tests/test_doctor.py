@@ -9,14 +9,31 @@ from pathlib import Path
 
 import pytest
 
-from broker.line import Endpoints, Ledger, Line, Model, Station
-from ops import demands, doctor, machine
+from broker.line import CameraEntry, Endpoints, Ledger, Line, Model, Route, Rules, Station
+from ops import demands, doctor, facts, machine, ports
 from ops.doctor import Check
+from workers import tiny
 
 
 def line(**changes: object) -> Line:
     settings: dict[str, object] = {"stations": {"a": Station()}, "cameras": {}, "models": {}, "routes": {}} | changes
     return Line(**settings)  # type: ignore[arg-type]
+
+
+def model_checks(described: Line, folder: Path) -> list[Check]:
+    return list(demands.models(described, folder / "line.toml", facts.of_line(described, folder)))
+
+
+def classifier(path: Path) -> None:
+    """A classifier of three classes that says nothing about itself but their names."""
+    from onnx import TensorProto, helper
+
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 1, 1])
+    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 3])
+    graph = helper.make_graph([helper.make_node("Flatten", ["images"], ["output"])], "c", [images], [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"names": "['good', 'bad', 'other']"})
+    path.write_bytes(model.SerializeToString())
 
 
 def one(checks: list[Check], name: str) -> Check:
@@ -88,7 +105,7 @@ def test_a_port_that_is_taken_fails_and_names_the_program() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        checks = list(demands.ports(line(endpoints=Endpoints(frontend=f"tcp://127.0.0.1:{port}"))))
+        checks = list(ports.checks(line(endpoints=Endpoints(frontend=f"tcp://127.0.0.1:{port}"))))
     check = one(checks, f"frontend port {port}")
     assert check.state == "failed"
     if sys.platform.startswith("linux"):
@@ -96,7 +113,7 @@ def test_a_port_that_is_taken_fails_and_names_the_program() -> None:
 
 
 def test_an_address_of_another_machine_fails() -> None:
-    check = demands.port_check("frontend", "192.0.2.1", 7001)  # a documentation address: nobody's
+    check = ports.port_check("frontend", "192.0.2.1", 7001)  # a documentation address: nobody's
     assert check is not None
     assert (check.state, "no address of this machine" in check.found) == ("failed", True)
 
@@ -107,20 +124,90 @@ def test_free_ports_are_one_line() -> None:
         port = probe.getsockname()[1]
     names = ("frontend", "backend", "egress", "live", "catchup", "copies", "pictures", "control")
     named = {name: f"ipc://{name}" for name in names} | {"live": f"tcp://127.0.0.1:{port}"}
-    checks = demands.ports(line(endpoints=Endpoints(**named, metrics=0)))  # type: ignore[arg-type]
+    checks = ports.checks(line(endpoints=Endpoints(**named, metrics=0)))  # type: ignore[arg-type]
     assert [(check.name, check.state) for check in checks] == [("ports", "ok")]
 
 
 def test_model_files_are_looked_for_beside_the_line_file(tmp_path: Path) -> None:
-    (tmp_path / "a.onnx").write_bytes(b"model")
+    tiny.make(tmp_path / "a.onnx")
     models = {"a": Model(file="a.onnx"), "b": Model(file="b.onnx"), "c": Model()}
-    checks = list(demands.models(line(models=models), tmp_path))
+    checks = model_checks(line(models=models), tmp_path)
     assert [check.state for check in checks] == ["ok", "failed", "ok"]
+    assert checks[0].found == "a.onnx: detect, 4 classes"
     assert "models.b.file" in checks[1].advice
 
 
+def test_a_model_file_that_is_cut_short_fails_with_the_workers_error(tmp_path: Path) -> None:
+    tiny.make(tmp_path / "a.onnx")
+    (tmp_path / "cut.onnx").write_bytes((tmp_path / "a.onnx").read_bytes()[:-500])
+    (check,) = model_checks(line(models={"a": Model(file="cut.onnx")}), tmp_path)
+    assert check.state == "failed"
+    assert "onnxruntime cannot load it" in check.found
+
+
+def test_a_classifier_whose_scaling_is_unknown_fails(tmp_path: Path) -> None:
+    classifier(tmp_path / "a.onnx")
+    (check,) = model_checks(line(models={"a": Model(file="a.onnx")}), tmp_path)
+    assert check.state == "failed"
+    assert "--mean" in check.found
+
+
+@pytest.mark.parametrize(
+    ("source", "state"),
+    [
+        ("", "ok"),
+        ("synthetic:", "ok"),
+        ("synthetic:9x9", "failed"),
+        ("rtsp://10.0.0.1/stream", "ok"),
+        ("http://10.0.0.1/stream", "ok"),
+        ("usb:0", "ok"),
+        ("usb:left", "failed"),
+        ("parts.mp4", "ok"),
+        ("part.mp4", "failed"),
+        ("pictures", "ok"),
+        ("empty", "failed"),
+    ],
+)
+def test_sources_are_looked_for_as_cameras_do(tmp_path: Path, source: str, state: str) -> None:
+    (tmp_path / "parts.mp4").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").touch()
+    cameras = {"top": CameraEntry(station="a", source=source)}
+    (check,) = demands.sources(line(cameras=cameras), tmp_path / "line.toml")
+    assert (check.name, check.state) == ("camera top", state)
+    assert state == "ok" or "cameras.top.source" in check.advice
+
+
+def test_the_password_of_a_stream_is_not_told(tmp_path: Path) -> None:
+    cameras = {"top": CameraEntry(station="a", source="rtsp://ann:secret@10.0.0.1/stream")}
+    (check,) = demands.sources(line(cameras=cameras), tmp_path / "line.toml")
+    assert "secret" not in check.found
+
+
+@pytest.mark.parametrize(
+    ("ng", "models", "state"),
+    [
+        ("red", ["lamps"], "ok"),
+        ("rad", ["lamps"], "failed"),
+        ("rad", ["lamps", "elsewhere"], "warning"),
+        ("rad", ["elsewhere"], "ok"),
+    ],
+)
+def test_classes_of_the_rules_are_compared_with_those_of_the_models(ng: str, models: list[str], state: str) -> None:
+    described = line(
+        stations={"a": Station(rules=Rules(ng=[ng])), "b": Station()},
+        cameras={"top": CameraEntry(station="a")},
+        models={"lamps": Model(file="lamps.onnx"), "elsewhere": Model()},
+        routes={"top": Route(models=models)},
+    )
+    (check,) = demands.rules(described, {"lamps": facts.Facts(task="detect", names=tiny.NAMES)})
+    assert (check.name, check.state) == ("rules of a", state)
+    assert state == "ok" or ("stations.a.rules.ng" in check.found and "did you mean red?" in check.found)
+
+
 def test_the_ledgers_disk_is_timed_without_leaving_anything(tmp_path: Path) -> None:
-    checks = demands.for_line(line(ledger=Ledger(path="data/ledger.sqlite")), tmp_path)
+    checks = demands.for_line(line(ledger=Ledger(path="data/ledger.sqlite")), tmp_path / "line.toml")
     assert "median" in one(checks, "ledger fsync").found
     assert list(tmp_path.iterdir()) == []
 

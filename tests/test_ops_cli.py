@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import pytest
 from typer.testing import CliRunner
 
-from broker.line import CameraEntry, Endpoints, Line, Model, Route, Station, to_toml
-from ops import plan, up
+from broker import line as line_file
+from broker.line import CameraEntry, Endpoints, Line, Model, Route, Rules, Station, to_toml
+from ops import inputs, plan, up
 from ops.__main__ import app
 from ops.demo_line import endpoints, free_ports
+from ops.facts import Facts
 from ops.process import ASK, own_group
 from ops.supervisor import Restart, Stage
 
@@ -79,6 +83,20 @@ def test_a_model_file_that_is_not_there_is_said_before_anything_starts(tmp_path:
     assert "models.dents.file" in output
 
 
+def test_a_source_that_is_not_there_is_said_before_anything_starts(tmp_path: Path) -> None:
+    path = tmp_path / "line.toml"
+    cameras = {"top": CameraEntry(station="press", source="none.mp4")}
+    path.write_text(to_toml(line(models={"dents": Model()}, cameras=cameras)), encoding="utf-8")
+    code, output = run("up", str(path))
+    assert code == 2
+    assert "cameras.top.source: source 'none.mp4': there is no such file" in output
+
+
+def test_the_version_is_told_and_help_names_the_option() -> None:
+    assert run("--version") == (0, f"gongwei {version('gongwei')}\n")
+    assert "--version" in run("--help")[1]
+
+
 # --- the plan --------------------------------------------------------------------------------------------------------
 
 
@@ -116,7 +134,7 @@ def test_what_runs_elsewhere_is_not_started() -> None:
         Stage.RECORDER,
     }
     assert plan.sessions(remote) == {}
-    assert up.missing_models(remote, Path("line.toml")) == []
+    assert inputs.missing(remote, Path("line.toml")) == []
 
 
 def test_without_metrics_no_process_gets_a_port() -> None:
@@ -172,6 +190,44 @@ def running(path: Path) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+def test_a_line_that_runs_is_not_started_again_and_not_disturbed(bare_line: Path) -> None:
+    with running(bare_line) as process:
+        children = psutil.Process(process.pid).children()
+        code, output = run("up", str(bare_line))
+        assert code == 1
+        refused = [line for line in output.splitlines() if ": taken by " in line]
+        assert len(refused) == 8 + 3  # its endpoints, and the metrics of join, broker and recorder
+        assert "is this line running already?" in output
+        assert psutil.Process(process.pid).children() == children
+        assert all(child.is_running() for child in children)
+
+
+def test_a_port_that_another_program_has_is_named_before_anything_starts(bare_line: Path) -> None:
+    port = line_file.load(bare_line).endpoints.metrics + 1
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        code, output = run("up", str(bare_line))
+    assert code == 1
+    assert f"metrics (join) port {port}: taken by " in output
+    assert list(bare_line.parent.iterdir()) == [bare_line]
+
+
+def test_up_warns_of_models_that_do_not_load_and_of_classes_that_no_model_knows() -> None:
+    described = line(stations={"press": Station(rules=Rules(ng=["dint"]))})
+    known = Facts(task="detect", names=("dent", "scratch"))
+    (warning,) = up.warnings(described, {"dents": known})
+    assert warning == ('stations.press.rules.ng: no model of its cameras knows the class "dint"; did you mean dent?')
+    elsewhere = line(
+        stations={"press": Station(rules=Rules(ng=["dint"]))},
+        models={"dents": Model(file="dents.onnx"), "people": Model()},
+        routes={"top": Route(models=["dents", "people"])},
+    )
+    assert up.warnings(elsewhere, {"dents": known}) == []
+    (refused,) = up.warnings(described, {"dents": Facts(refused="dents.onnx: is cut short")})
+    assert refused == "models.dents.file: no worker can load it: dents.onnx: is cut short"
 
 
 def test_up_ends_in_order_when_it_is_asked_to(bare_line: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from broker import metrics
-from ops import logline, scrape, table
+from ops import columns, logline, scrape, table
 from ops.logline import LogLine
 from ops.scrape import Reading
 from ops.screen import Screen
@@ -45,8 +45,8 @@ gongwei_worker_stage_seconds_sum{model="yolo",stage="inference"} 10.0
 """
 
 
-def drawn(renderable: RenderableType) -> str:
-    console = Console(file=io.StringIO(), width=200)
+def drawn(renderable: RenderableType, width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width)
     console.print(renderable)
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
@@ -131,6 +131,35 @@ def test_the_table_shows_cameras_models_and_processes() -> None:
     assert next(row for row in text.splitlines() if row.startswith("yolo")).split()[-2:] == ["100.0", "198.0"]
     assert "p50 75.0 ms, p99 99.5 ms" in text
     assert next(row for row in text.splitlines() if "worker" in row).split() == ["worker/yolo-1", "restarts", "4"]
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_a_narrow_terminal_shows_fewer_columns_and_each_of_them_whole(width: int) -> None:
+    now = snapshot(12.0, EXPOSITION.replace('"yolo"', '"yolov5s-seg"').replace(" 140.0", " 123456.0"))
+    text = drawn(table.draw(now, now), width)
+    wide = drawn(table.draw(now, now))
+    assert "…" not in text
+    assert set(text.split()) < set(wide.split())
+    headings = next(row for row in text.splitlines() if row.startswith("model"))
+    assert all(heading in headings for heading in ("sessions", "ok", "failed", "expired"))
+    assert "requeued" not in headings
+    row = next(row for row in text.splitlines() if row.startswith("yolov5s-seg"))
+    assert row.split()[1:3] == ["2", "123456"]
+    assert len(row.split()) == len(headings.replace(" ms", "").split())
+
+
+def test_the_first_of_the_spare_columns_goes_first_and_no_more_than_must() -> None:
+    widths = {"a": 10, "b": 10, "c": 10}
+    assert columns.fitting(widths, 34, ["c", "b"]) == ["a", "b", "c"]
+    assert columns.fitting(widths, 33, ["c", "b"]) == ["a", "b"]
+    assert columns.fitting(widths, 21, ["c", "b"]) == ["a"]
+    assert columns.fitting(widths, 1, ["c", "b"]) == ["a"]
+
+
+def test_where_nothing_is_left_to_leave_out_the_name_is_cut() -> None:
+    view = columns.Columns(["name", "count"])
+    view.add_row("a-name-that-is-long", "123456")
+    assert drawn(view, 14).splitlines() == ["name     count", "a-nam…  123456"]
 
 
 def test_the_table_of_a_line_that_has_said_nothing() -> None:
