@@ -204,7 +204,13 @@ def reload(
     if answer.errors:
         typer.echo(f"nothing was changed; in force: {answer.digest}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"in force: {answer.digest}")
+    for change in answer.changes:
+        typer.echo(change)
+    if any(change.endswith(": added") and change.startswith(("models.", "cameras.")) for change in answer.changes):
+        typer.echo(
+            "new workers and cameras have to be started: gongwei up starts its processes only when it starts itself"
+        )
+    typer.echo(f"in force: {answer.digest}" if answer.changes else f"nothing is new; in force: {answer.digest}")
 
 
 def _ask(endpoint: str, message: wire.Message, timeout: float) -> Any:

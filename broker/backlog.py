@@ -15,7 +15,7 @@ MONITOR_SHARE: Final = 8
 class Backlog:
     """The queue of one model and the sessions that serve it. Bounded by the cameras' credit."""
 
-    __slots__ = ("alone", "head", "lines", "name", "sessions", "slots", "streak", "suspects", "turn")
+    __slots__ = ("alone", "classes", "head", "lines", "name", "sessions", "slots", "streak", "suspects", "turn")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -27,6 +27,7 @@ class Backlog:
         self.suspects: deque[Task] = deque()
         self.alone: Session | None = None  # the session that is kept free of other work for the suspects
         self.streak = 0
+        self.classes: frozenset[str] = frozenset()  # what its newest session said that it can answer
 
     def push(self, task: Task) -> None:
         """Queue an inspect task behind its camera's others."""

@@ -79,7 +79,9 @@ class Dispatcher:
             self.counts["refused_total", reason] += 1
             self.outbox.to_workers.append((identity, Void(session=message.session, reason=reason)))
             return
-        self.backlog(message.model).sessions[session.id] = session
+        backlog = self.backlog(message.model)
+        backlog.sessions[session.id] = session
+        backlog.classes = frozenset(getattr(message, "classes", ()))
         self.outbox.opened.append(session)
 
     def _refusal(self, message: Ready) -> str:

@@ -20,6 +20,7 @@ from broker.pace import Pace
 from broker.quarantine import Quarantine
 from broker.roster import Session
 from broker.routing import Router
+from broker.troubles import Troubles, present
 from broker.wire import WireError
 
 logger = log.get(__name__)
@@ -32,6 +33,8 @@ LONGEST_WAIT: Final = 0.05
 #: much less for each message if it takes in several.
 BUSY: Final = 2000.0
 GATHER: Final = 0.001
+#: Seconds between two looks for what an operator must hear of.
+LOOK_EVERY: Final = 1.0
 #: Longest wait while a session's data socket has no peer yet, in seconds.
 OPENING_WAIT: Final = 0.002
 
@@ -65,6 +68,8 @@ class BrokerServer:
         self.quarantine = Quarantine(quarantine)
         self.ready = threading.Event()
         self._pace = Pace(GATHER, BUSY)
+        self._troubles = Troubles()
+        self._look_at = 0.0
         self._should_stop = threading.Event()
 
     def stop(self) -> None:
@@ -105,6 +110,13 @@ class BrokerServer:
         self.router.end_turn(time.monotonic())
         self._carry_out()
         self._pace.turned(began, messages)
+        if began >= self._look_at:
+            self._look_at = began + LOOK_EVERY
+            self._complain(began)
+
+    def _complain(self, now: float) -> None:
+        for trouble in self._troubles.due(now, present(self.router)):
+            logger.warning(trouble.what, **dict(trouble.about))
 
     def _gather(self) -> None:
         """Under load let messages gather; a line with time never waits here."""
@@ -208,22 +220,22 @@ class BrokerServer:
         except WireError as error:
             self.router.counts["refused_total", error.reason] += 1
             return
-        errors = self._reload(message.text)
-        self.courier.send(socket, identity, wire.Reloaded(digest=self.digest, errors=errors))
+        changes, errors = self._reload(message.text)
+        self.courier.send(socket, identity, wire.Reloaded(digest=self.digest, changes=changes, errors=errors))
 
-    def _reload(self, text: str) -> list[str]:
-        """Take a new line file; a list of what is wrong with it, and then nothing was changed."""
+    def _reload(self, text: str) -> tuple[list[str], list[str]]:
+        """Take a new line file: what it changed, and what is wrong with it; if anything is, nothing was changed."""
         try:
             line = line_file.parse(text)
         except LineError as error:
-            return list(error.problems)
+            return [], list(error.problems)
         allowed, refused = line_file.changes(self.line, line)
         if refused:
-            return refused
+            return [], refused
         self.line, self.text, self.digest = line, text, line_file.digest(text)
         self.router.reload(line, self.digest)
         logger.info("line file reloaded", digest=self.digest, changes=allowed)
-        return []
+        return allowed, []
 
 
 def _segments(socket: Socket) -> list[zmq.Frame]:

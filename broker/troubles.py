@@ -1,0 +1,71 @@
+"""What an operator must hear of while a line runs, though nothing fails: nobody to join, nobody to look, a rule that
+can never fire. Pure: the router's state and `now` in, words for the log out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
+
+from broker.line import Line
+from broker.routing import Router
+
+#: Seconds that a trouble must last before it is told: starts and restarts are none.
+AFTER: Final = 3.0
+#: Seconds from one telling to the next while it lasts.
+EVERY: Final = 30.0
+
+
+class Trouble(NamedTuple):
+    """`what` went wrong, and with which things: pairs of name and value."""
+
+    what: str
+    about: tuple[tuple[str, str], ...] = ()
+
+
+class Troubles:
+    """Which troubles are to be told now. Bounded by what there is to go wrong: models, stations, classes in rules."""
+
+    def __init__(self) -> None:
+        self._tell_at: dict[Trouble, float] = {}
+
+    def due(self, now: float, present: Iterable[Trouble]) -> list[Trouble]:
+        """Those of `present` that have lasted, and were not told lately. What is not present any more is forgotten."""
+        self._tell_at = {trouble: self._tell_at.get(trouble, now + AFTER) for trouble in present}
+        due = [trouble for trouble, at in self._tell_at.items() if at <= now]
+        for trouble in due:
+            self._tell_at[trouble] = now + EVERY
+        return due
+
+
+def present(router: Router) -> Iterator[Trouble]:
+    """The troubles of this moment; only cameras that are there can suffer from them."""
+    cameras = [name for name in router.admission.publishers if name in router.line.cameras]
+    if cameras and router.egress.join_epoch is None:
+        yield Trouble("no join is connected: no inspect frame is accepted until one is (broker join)")
+    needed = dict.fromkeys(model for camera in cameras for model in router.line.route(camera)[0])
+    for model in needed:
+        if not router.dispatcher.backlog(model).sessions:
+            yield Trouble("no worker serves this model: its frames expire (workers start --model)", (("model", model),))
+    classes = {name: backlog.classes for name, backlog in router.dispatcher.backlogs.items()}
+    yield from idle_rules(router.line, classes)
+
+
+def idle_rules(line: Line, classes: Mapping[str, frozenset[str]]) -> Iterator[Trouble]:
+    """Class names in rules that no model of their station has: such a rule never fires, and a part that it should stop
+    passes. Stations with a model whose classes are not known (yet) are left out."""
+    for name, station in line.stations.items():
+        if station.rules is None:
+            continue
+        models = {
+            model
+            for camera, entry in line.cameras.items()
+            if entry.station == name
+            for model in line.routes[camera].models
+        }
+        if not models or not all(classes.get(model) for model in models):
+            continue
+        known = frozenset[str]().union(*(classes[model] for model in models))
+        for word in dict.fromkeys([*station.rules.ng, *station.rules.required]):
+            if word not in known:
+                about = (("station", name), ("class", word), ("models", " ".join(sorted(models))))
+                yield Trouble("a rule names a class that no model of its station knows: it can never fire", about)
