@@ -14,6 +14,8 @@ from broker.wire import Message, Since, WireError
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
+#: Messages that wait for the broker at most; more are counted, and left to its repeats.
+EGRESS_WAITING: Final = 256
 #: Messages, and items in them, that are taken from the broker at once; questions that are taken from consumers.
 BURST: Final = 512
 BURST_ITEMS: Final = 2048
@@ -36,6 +38,8 @@ class JoinDoors:
         self._stack = contextlib.ExitStack()
         #: No message of the broker waits.
         self.drained = True
+        #: Something of the broker, whatever it was, was received last.
+        self.heard = False
         #: Items (expectations, answers and the like) in what was received last.
         self.items = 0
 
@@ -55,14 +59,14 @@ class JoinDoors:
     def received(self) -> Iterator[Any]:
         """What the broker has sent, up to a bound."""
         self.items = 0
-        self.drained = False
+        self.heard = self.drained = False
         for _ in range(BURST):
             try:
                 segments = self._egress.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 self.drained = True
                 return
-            self._heard = True
+            self.heard = self._heard = True
             try:
                 message = wire.decode_message(segments)
             except WireError as error:
@@ -143,7 +147,9 @@ class JoinDoors:
         self._heard = False
         self._egress = self._egress_context.socket(zmq.DEALER)
         self._egress.setsockopt(zmq.LINGER, 0)
-        self._egress.setsockopt(zmq.IMMEDIATE, 1)  # nothing is queued for a broker that is not there
+        # No ZMQ_IMMEDIATE: with it libzmq (4.3.5) aborts when a connection breaks while a message is read. What waits
+        # for a broker that is away is of an epoch that the next one does not know.
+        self._egress.setsockopt(zmq.SNDHWM, EGRESS_WAITING)
         self._egress.setsockopt(zmq.MAXMSGSIZE, wire.BATCH_LIMIT)
         self._egress.setsockopt(zmq.RECONNECT_IVL, 30)
         self._egress.setsockopt(zmq.RECONNECT_IVL_MAX, 500)

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from broker import log
+from broker import log, silence
 from broker.catchup import CatchUp
 from broker.join import Joiner
 from broker.join_doors import Context, JoinDoors
@@ -24,6 +24,7 @@ from broker.line import Line
 from broker.monitor import Monitors
 from broker.pace import Pace
 from broker.rulebook import Rulebook
+from broker.silence import Silence
 from broker.turn import Counts, Turn
 from broker.wire import Closed, Jack, JoinHello
 
@@ -53,7 +54,8 @@ class JoinServer:
     """Joins the answers of one line. `run` opens, serves and closes everything in the calling thread.
 
     `egress` is the broker's; `live` and `catchup` are bound here. `context`: to be shared by all who meet over inproc;
-    by default the server has its own. `line` judges until the broker tells of a line file.
+    by default the server has its own. `line` judges until the broker tells of a line file. A broker that has not
+    answered for `patience` seconds is told of in the log.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class JoinServer:
         ledger: Path | Ledger,
         context: Context | None = None,
         line: Line | None = None,
+        patience: float = silence.LIMIT,
     ) -> None:
         self.epoch = secrets.token_hex(6)
         self.counts: Counts = Counter()
@@ -75,6 +78,8 @@ class JoinServer:
         self._monitors = Monitors(self._rulebook)
         self._joiner = Joiner(self._ledger, self._rulebook, self._monitors)
         self._catchup = CatchUp(self._ledger)
+        self._egress = egress
+        self._silence = Silence(patience)
         self._should_stop = threading.Event()
         self._within = [0] * (len(EDGES) + 1)
         self._commit_seconds = 0.0
@@ -128,6 +133,7 @@ class JoinServer:
         messages = list(self._doors.received())
         now, wall = time.monotonic(), time.time()
         self._pace.turned(now, self._doors.items)
+        self._tell_silence(now)
         if now >= self._greet_at:
             self._greet(now)
         self._deliver(self._monitors.turn(messages, now, wall, self._ledger.ledger_id))
@@ -136,6 +142,13 @@ class JoinServer:
         else:
             self.counts["deferred_total",] += len(messages)
         self._serve_consumers(now)
+
+    def _tell_silence(self, now: float) -> None:
+        match self._silence.turn(self._doors.heard, now):
+            case "warn":
+                logger.warning("no broker answers", egress=self._egress)
+            case "back":
+                logger.info("the broker answers again", egress=self._egress)
 
     def _gather(self) -> None:
         """Under load let more come in; a line with time to spare never waits here, nor one that is behind."""

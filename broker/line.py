@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import tomli_w
@@ -69,13 +69,19 @@ class Station(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A model of the line and how `gongwei up` runs it: `workers` processes of `threads` sessions each."""
+    """A model of the line and how its workers run it: `workers` processes of `threads` sessions each, `max_delay` in
+    seconds. `engine_threads`: threads inside one call, 0: the cores, divided. `confidence`: least score of a detection,
+    None: as low as the rules ask for; `iou`: boxes of a class that overlap by more are one, None: the workers' own."""
 
     file: str = ""
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     max_batch: Annotated[int, Meta(ge=1, le=256)] = 1
     max_delay: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    device: Literal["cpu", "cuda"] = "cpu"
+    confidence: Score | None = None
+    iou: Score | None = None
+    engine_threads: Annotated[int, Meta(ge=0, le=1024)] = 0
 
 
 class CameraEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -27,6 +27,9 @@ BATCH_LIMIT: Final = 4 << 20
 RESULT_LIMIT: Final = 1 << 20
 #: Detections kept for one frame and model; the best scores survive.
 MAX_DETECTIONS: Final = 300
+#: Names of classes that READY gives at most, and characters in each; a worker cuts what is more.
+MAX_CLASSES: Final = 4096
+CLASS_NAME_LIMIT: Final = 64
 #: From this many bytes on a payload is handed to ZeroMQ without a copy; below it a copy is faster (measured).
 COPY_THRESHOLD: Final = 1 << 16
 
@@ -50,6 +53,9 @@ Label = Annotated[str, Meta(min_length=1, max_length=64)]
 Part = Annotated[str, Meta(min_length=1, max_length=256)]
 #: Words of a camera for people; never a metric label.
 Words = Annotated[str, Meta(max_length=256)]
+#: What a model calls one of its classes.
+ClassName = Annotated[str, Meta(max_length=CLASS_NAME_LIMIT)]
+ClassNames = Annotated[list[ClassName], Meta(max_length=MAX_CLASSES)]
 
 
 class WireError(Exception):
@@ -196,9 +202,11 @@ class Reject(Message, frozen=True, kw_only=True):
 
 class Ready(Message, frozen=True, kw_only=True):
     """A model thread registers, warmed up. `session` is random; `depth` is how many undone jobs may be under way at
-    once when it crashes (max_batch plus those decoded ahead): that many are suspects. `exec_timeout` in seconds."""
+    once when it crashes (max_batch plus those decoded ahead): that many are suspects. `exec_timeout` in seconds.
+    `classes`: names of the classes that the model can answer, empty where unknown."""
 
     TYPE = b"\x21"
+    LIMIT = BATCH_LIMIT
     worker: str
     session: str
     model: str
@@ -208,6 +216,7 @@ class Ready(Message, frozen=True, kw_only=True):
     grant: Highest
     depth: Natural = 1
     protocol: int = PROTOCOL
+    classes: ClassNames = field(default_factory=list)
 
 
 class SessionBeat(Struct, frozen=True, kw_only=True, gc=False):
@@ -554,12 +563,13 @@ class Reload(Message, frozen=True, kw_only=True):
 
 
 class Reloaded(Message, frozen=True, kw_only=True):
-    """The answer: `digest` in force now; `errors` non-empty: nothing was changed."""
+    """The answer: `digest` in force now, and what `changes` it brought; `errors` non-empty: nothing was changed."""
 
     TYPE = b"\x72"
     LIMIT = BATCH_LIMIT
     digest: str
     errors: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
 
 
 MESSAGES: Final[tuple[type[Message], ...]] = (

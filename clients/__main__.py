@@ -172,7 +172,8 @@ def watch(
     FOLDER/<verdict>/<camera>-<boot>-<seq>.jpg; a picture that the recorder
     does not have is counted and said at the end.
 
-    Exit code 1 if the time was out before all that was asked for had come.
+    Exit code 1 if the time was out before all that was asked for had come,
+    or if no recorder answered for any picture that --save was to write.
 
     Examples:
 
@@ -209,7 +210,7 @@ def watch(
         complete = watching.run()
     if saver is not None:
         typer.echo(saver.summary(), err=True)
-    raise typer.Exit(0 if complete else 1)
+    raise typer.Exit(0 if complete and not (saver is not None and saver.unanswered) else 1)
 
 
 def main() -> None:

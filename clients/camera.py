@@ -20,7 +20,7 @@ from typing import Any, Final
 import zmq
 from numpy.typing import NDArray
 
-from broker import log
+from broker import log, silence
 from broker.wire import Encoding, Key, Policy
 from clients.dealer import Context
 from clients.encoding import JPEG_QUALITY, Encoded, encode_image
@@ -53,6 +53,7 @@ class Camera:
 
     `deadline`: seconds from capture in which the answer is due. `window`: unsettled frames held at most. `quality`: of
     JPEGs made from arrays. `context`: a ZeroMQ context to share (inproc); by default the camera has its own.
+    `patience`: seconds without an answer after which the log says that no broker answers.
     `on_settled(key, outcome, seconds)` is called for each frame that ends, with the seconds since its capture; outcome
     is `complete`, `incomplete`, `rejected: <reason>` or `lost: <reason>`. It runs in the camera's own thread: it must
     not wait, and must not send.
@@ -69,6 +70,7 @@ class Camera:
         window: int | None = None,
         quality: int = JPEG_QUALITY,
         on_settled: Callable[[Key, str, float], None] | None = None,
+        patience: float = silence.LIMIT,
     ) -> None:
         if not _NAME.fullmatch(name):
             raise CameraError(f"camera name {name!r}: small letters, digits, '_', '.' and '-' are allowed, up to 64")
@@ -80,6 +82,7 @@ class Camera:
         self.policy: Policy = policy
         self.deadline = deadline
         self.quality = quality
+        self.patience = patience
         self._context = context
         self._on_settled = on_settled
         kind = LatestHolder if policy == "monitor" else Holder
@@ -99,7 +102,7 @@ class Camera:
         context = self._context
         if context is None:
             context = self._own_context = zmq.Context()
-        self._link = Link(self.endpoint, context, self._holder, self._changed, self._ended)
+        self._link = Link(self.endpoint, context, self._holder, self._changed, self._ended, self.patience)
         try:
             self._link.start()
         except CameraError:

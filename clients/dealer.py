@@ -17,6 +17,7 @@ from clients.held import Outgoing
 BURST: Final = 256
 #: Seconds that BYE may take to leave after the socket is closed.
 LINGER: Final = 1.0
+_EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 #: Messages that may wait in the socket besides the frames held: beats and skips.
 SPARE: Final = 256
 
@@ -35,6 +36,7 @@ class Dealer:
         self._frames = frames
         self._poller = zmq.Poller()
         self.blocked = False  # the last send found no connection, or a full socket
+        self._connected = False
         self._torn = False  # the connection broke in the middle of a message
 
     def connect(self, wake: Any) -> None:
@@ -49,7 +51,7 @@ class Dealer:
             self._configure(self._socket)
             # inproc has no connection events and never reconnects: see `revive`.
             if not self.endpoint.startswith("inproc:"):
-                self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+                self._monitor = self._socket.get_monitor_socket(_EVENTS)
             self._socket.connect(self.endpoint)
         except zmq.ZMQError:
             self.close(0.0)
@@ -58,12 +60,11 @@ class Dealer:
         if self._monitor is not None:
             self._poller.register(self._monitor, zmq.POLLIN)
         self.blocked = False
+        self._connected = self._monitor is None
 
     def _configure(self, socket: zmq.Socket[bytes]) -> None:
         socket.linger = 0
         socket.sndhwm = self._frames + SPARE
-        # Without a connection a send fails: what is queued there would arrive later, with the age that it had here.
-        socket.immediate = 1
         socket.reconnect_ivl = 30
         socket.reconnect_ivl_max = 500
         socket.handshake_ivl = 2000
@@ -85,8 +86,13 @@ class Dealer:
     def send(self, outgoing: Outgoing) -> bool:
         """Send, without a copy of large payloads. False: not now; `poll` returns when it is worth another try.
 
+        Without a connection nothing is sent: it would arrive later, with the age that it had here. (ZMQ_IMMEDIATE says
+        the same to libzmq, which then aborts the process when a connection breaks while a message is read: 4.3.5.)
         A connection that breaks between two segments leaves libzmq with half a message: then `revive` is due.
         """
+        if not self._connected:
+            self.blocked = True
+            return False
         message, payload = outgoing
         kind, header = encode(message)
         try:
@@ -112,30 +118,41 @@ class Dealer:
             self._poller.modify(self._socket, zmq.POLLIN | zmq.POLLOUT if blocked else zmq.POLLIN)
 
     def disconnected(self) -> bool:
-        """Whether the connection broke since the last call."""
-        if self._monitor is None:
-            return False
-        broke = False
+        """Whether the connection broke since the last call. Then a new socket has taken the place of the old one, with
+        which all that still waited there is gone."""
+        for event in self._events():
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._connected, self.blocked = True, False
+            elif self._connected:
+                self._renew()
+                return True
+        return False
+
+    def _events(self) -> Iterator[int]:
+        monitor = self._monitor
+        if monitor is None:
+            return
         for _ in range(BURST):
             try:
-                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
+                yield parse_monitor_message(monitor.recv_multipart(zmq.NOBLOCK))["event"]
             except zmq.Again:
-                break
-            broke = broke or event["event"] == zmq.EVENT_DISCONNECTED
-        return broke
+                return
 
     def revive(self) -> bool:
         """Take a new socket after a send that failed half way, or failed over inproc, whose broken connections stay
         broken. True: done."""
         if not self._torn and not (self.blocked and self._monitor is None):
             return False
+        self._renew()
+        return True
+
+    def _renew(self) -> None:
         self._torn = False
         self._poller.unregister(self._socket)
         if self._monitor is not None:
             self._poller.unregister(self._monitor)
         self.close(0.0)
         self._open()
-        return True
 
     def close(self, linger: float = LINGER) -> None:
         if self._monitor is not None:

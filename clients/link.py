@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 import zmq
 
-from broker import log
+from broker import log, silence
+from broker.silence import Silence, Word
 from broker.wire import WireError, decode_message
 from clients.dealer import Context, Dealer
 from clients.errors import CameraError
@@ -27,7 +28,7 @@ class Link:
     """Connects `holder` with the broker at `endpoint`. `start` opens, `stop` ends in order; both from user threads.
 
     `on_ended` is called in the link's thread, without the lock, with frames that left the holder. `failure` says why
-    the thread has ended by itself, if it has.
+    the thread has ended by itself, if it has. A broker that has not answered for `patience` seconds is told of.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Link:
         holder: Holder,
         changed: threading.Condition,
         on_ended: Callable[[list[Ended]], None],
+        patience: float = silence.LIMIT,
     ) -> None:
         self.endpoint = endpoint
         self.failure = ""
         self._holder = holder
         self._changed = changed
         self._on_ended = on_ended
+        self._silence = Silence(patience)
         self._dealer = Dealer(endpoint, context, holder.window)
         self._thread = threading.Thread(target=self._run, name=f"camera {holder.camera}", daemon=True)
         self._opened = threading.Event()
@@ -116,8 +119,18 @@ class Link:
                 self._holder.disconnected()
             if news or ended:
                 self._changed.notify_all()
+            word, held = self._silence.turn(news, time.monotonic()), len(self._holder.held)
+        if word is not None:
+            self._tell(word, held)
         if ended:
             self._on_ended(ended)
+
+    def _tell(self, word: Word, held: int) -> None:
+        camera = self._holder.camera
+        if word == "warn":
+            logger.warning("no broker answers", camera=camera, endpoint=self.endpoint, frames_held=held)
+        else:
+            logger.info("the broker answers again", camera=camera, endpoint=self.endpoint, frames_held=held)
 
     def _patience(self) -> float:
         """Seconds to wait for news. A blocked socket says when it is ready; there is no use in trying it before."""

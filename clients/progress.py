@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final
 
@@ -59,7 +59,7 @@ class Progress:
 
 
 def describe(name: str, stats: Stats, seconds: float) -> str:
-    """A camera's state in about 80 columns; what did not happen is left out."""
+    """A camera's state in about 80 columns; what did not happen is left out, rejects are by reason."""
     ended = stats.complete + stats.incomplete
     words = [f"{name}  {ended} settled" if stats.connected or ended else f"{name}  waiting for a broker"]
     if seconds > 0 and ended:
@@ -67,6 +67,7 @@ def describe(name: str, stats: Stats, seconds: float) -> str:
     if stats.latency_p50 is not None and stats.latency_p99 is not None:
         words.append(f"p50 {stats.latency_p50 * 1e3:.0f} ms p99 {stats.latency_p99 * 1e3:.0f} ms")
     rejected, skipped = sum(stats.rejected.values()), sum(stats.skipped.values())
+    reasons = {"rejected": f" ({_reasons(stats.rejected)})"}
     counts = {
         "unsettled": stats.unsettled,
         "incomplete": stats.incomplete,
@@ -76,7 +77,12 @@ def describe(name: str, stats: Stats, seconds: float) -> str:
         "lost": stats.lost,
         "sent again": stats.resent,
     }
-    words += [f"{count} {what}" for what, count in counts.items() if count]
+    words += [f"{count} {what}{reasons.get(what, '')}" for what, count in counts.items() if count]
     if ended and not stats.connected:
         words.append("NOT CONNECTED")
     return "  ".join(words)
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    """The most frequent first: `part_duplicate 7, too_large 2`."""
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items(), key=lambda pair: -pair[1]))

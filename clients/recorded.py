@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -33,7 +33,7 @@ class Recorded(NamedTuple):
     seq: int
 
 
-def recorded(paths: Iterable[Path], camera: str = "", pictures: Path | None = None) -> list[Path]:
+def recorded(paths: Sequence[Path], camera: str = "", pictures: Path | None = None) -> list[Path]:
     """The pictures of all `paths`, each a folder or a ledger; only those of `camera` if it is given.
 
     `pictures`: the recorder's folder that belongs to the ledgers (default: `pictures` beside the ledger). Raises
@@ -44,13 +44,29 @@ def recorded(paths: Iterable[Path], camera: str = "", pictures: Path | None = No
         if path.is_dir():
             found += [one.path for one in in_folder(path, camera)]
         elif path.is_file():
-            found += in_ledger(path, pictures or path.parent / "pictures", camera)
+            found += in_ledger(path, _beside(path, pictures), camera)
         else:
             raise SourceError(f"{path}: there is no such folder or ledger")
     if not found:
-        of_camera = f" of camera {camera!r}" if camera else ""
-        raise SourceError(f"no recorded picture{of_camera} in {', '.join(map(str, paths))}")
+        raise SourceError(_nothing_found(paths, camera, pictures))
     return found
+
+
+def _nothing_found(paths: Sequence[Path], camera: str, pictures: Path | None) -> str:
+    """Where nothing was found, and what else could be tried."""
+    of_camera = f" of camera {camera!r}" if camera else ""
+    text = f"no recorded picture{of_camera} in {', '.join(map(str, paths))}"
+    searched = [str(_beside(path, pictures)) for path in paths if path.is_file()]
+    if not searched:
+        return text
+    return (
+        f"{text}; for a ledger, {', '.join(searched)} was searched: give the recorder's folder with --pictures FOLDER"
+    )
+
+
+def _beside(ledger: Path, pictures: Path | None) -> Path:
+    """The recorder's folder that belongs to a ledger."""
+    return pictures or ledger.parent / "pictures"
 
 
 def in_folder(folder: Path, camera: str = "") -> list[Recorded]:

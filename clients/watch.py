@@ -33,6 +33,8 @@ _WORDS: Final = {
     "not_written": "could not be written",
 }
 
+_START_ONE: Final = "start one with `broker recorder --line LINE.toml`, or give its address with --pictures ENDPOINT"
+
 Result = Joined | JoinedPart
 
 
@@ -127,11 +129,17 @@ class Saver:
             return
         self._write(result, cv2.imencode(".jpg", picture)[1].tobytes())
 
+    @property
+    def unanswered(self) -> bool:
+        """There were pictures to fetch, and no recorder answered for any of them."""
+        return 0 < self.counts["no_recorder"] == self.counts.total()
+
     def summary(self) -> str:
-        """What became of the pictures, in words."""
+        """What became of the pictures, in words; how to start a recorder where none ever answered."""
         saved = self.counts["saved"]
         words = [f"{count} {_WORDS[why]}" for why, count in self.counts.items() if why != "saved"]
-        return ", ".join([f"{saved} pictures saved in {self._folder}", *words])
+        text = ", ".join([f"{saved} pictures saved in {self._folder}", *words])
+        return f"{text}; {_START_ONE}" if self.unanswered else text
 
     def _write(self, result: Joined, content: bytes) -> None:
         camera, boot, seq = result.key

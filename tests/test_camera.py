@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import zmq
+from structlog.testing import capture_logs
 
 from broker.wire import COPY_THRESHOLD, Accepted, Frame, Key, encode
 from clients.camera import Camera
@@ -51,6 +52,21 @@ def camera(broker: FakeBroker, context: Context, **options: object) -> Camera:
 
 def keep_open(frame: Frame) -> None:
     return None
+
+
+def test_a_broker_that_does_not_answer_is_told_of(broker: FakeBroker, context: Context) -> None:
+    broker.judge = keep_open
+    with capture_logs() as logs, camera(broker, context, patience=0.8, deadline=60.0) as cam:
+        cam.send(IMAGE)
+        until(lambda: broker.frames, "the frame")
+        broker.stop()
+        until(lambda: logs, "a warning")
+        broker.judge = lambda frame: "complete"
+        broker.start()
+        until(lambda: len(logs) > 1, "a word that it is back")
+    where = {"camera": "cam1", "endpoint": broker.endpoint, "logger_name": "clients.link"}
+    assert logs[0] == where | {"event": "no broker answers", "log_level": "warning", "frames_held": 1}
+    assert (logs[1]["event"], logs[1]["log_level"]) == ("the broker answers again", "info")
 
 
 # --- the normal course -----------------------------------------------------------------------------------------------
@@ -126,6 +142,27 @@ def test_a_connection_that_breaks_in_the_middle_of_a_message(broker: FakeBroker,
     arrived = [*broker.frames, *broker.repeats]
     assert {frame.header.key for frame in arrived} == set(keys)
     assert all(frame.payload == IMAGE.tobytes() for frame in arrived)
+
+
+@pytest.mark.slow
+def test_a_broker_that_comes_and_goes_under_load_costs_no_frame_and_no_process(
+    broker: FakeBroker, context: Context
+) -> None:
+    """With ZMQ_IMMEDIATE libzmq aborts here, over ipc and tcp, and ends the whole test run."""
+    settled: list[Key] = []
+    keys: list[Key] = []
+    with camera(broker, context, deadline=60.0, on_settled=lambda key, outcome, _: settled.append(key)) as cam:
+        for restart in range(60):
+            goal = len(settled) + 100
+            while len(settled) < goal:
+                keys.append(cam.send(IMAGE, encoding="bgr8", timeout=PATIENCE))
+            if restart < 59:
+                for _ in range(1000):  # much to read while the connection breaks
+                    broker.say(*encode(Accepted(boot=cam.boot, seqs=[], credit=0)))
+                broker.stop()
+                broker.start()
+        assert cam.flush(PATIENCE)
+    assert sorted(settled) == keys
 
 
 def test_outcomes_are_told(broker: FakeBroker, context: Context) -> None:

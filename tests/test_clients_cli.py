@@ -175,7 +175,7 @@ def test_rejected_frames_are_a_failure(broker: FakeBroker) -> None:
     broker.judge = lambda frame: "part_duplicate" if frame.key.seq == 1 else "complete"
     done = run("camera", "--name", "cam1", "--source", "synthetic:64x64", "--frames", "3", "--broker", broker.endpoint)
     assert done.returncode == 1
-    assert "1 rejected" in done.stderr and "part_duplicate" in done.stderr
+    assert "1 rejected (part_duplicate 1)" in done.stderr
 
 
 def test_a_refused_camera_ends_with_the_reason(broker: FakeBroker) -> None:
@@ -217,7 +217,8 @@ def test_progress_says_what_happened_and_nothing_else() -> None:
     assert describe("cam1", quiet._replace(connected=False), 3.0) == "cam1  waiting for a broker"
     assert describe("cam1", quiet, 3.0) == "cam1  0 settled"
     busy = quiet._replace(complete=99, incomplete=1, rejected={"a": 2, "b": 3}, latency_p50=0.0123, latency_p99=0.5)
-    assert describe("cam1", busy, 10.0) == "cam1  100 settled  10.0/s  p50 12 ms p99 500 ms  1 incomplete  5 rejected"
+    shown = "cam1  100 settled  10.0/s  p50 12 ms p99 500 ms  1 incomplete  5 rejected (b 3, a 2)"
+    assert describe("cam1", busy, 10.0) == shown
     assert describe("cam1", busy._replace(connected=False), 10.0).endswith("NOT CONNECTED")
 
 
@@ -265,7 +266,7 @@ def test_a_replay_is_published(broker: FakeBroker, pictures: Path) -> None:
     assert empty.returncode == 2 and "is no ledger" in empty.stderr
 
 
-def test_a_ledger_gives_the_order_of_publication(pictures: Path) -> None:
+def test_a_ledger_gives_the_order_of_publication(pictures: Path, tmp_path: Path) -> None:
     ledger = pictures.parent / "ledger.sqlite"
     keys = [("cam2", "cccccccccccc", 0), ("cam1", "aaaaaaaaaaaa", 0), ("cam1", "bbbbbbbbbbbb", 77)]
     with sqlite3.connect(ledger) as connection:
@@ -278,3 +279,9 @@ def test_a_ledger_gives_the_order_of_publication(pictures: Path) -> None:
     names = [f"{path.parent.name}/{path.stem}" for path in recorded([ledger])]
     assert names == ["cam2/cccccccccccc-0", "cam1/aaaaaaaaaaaa-0"]
     assert len(recorded([ledger], "cam2", pictures)) == 1
+    pictures.rename(tmp_path / "elsewhere")
+    with pytest.raises(SourceError, match=r"no recorded picture.*ledger\.sqlite.*pictures.*--pictures FOLDER"):
+        recorded([ledger])
+    assert len(recorded([ledger], pictures=tmp_path / "elsewhere")) == 2
+    done = run("replay", ledger, "--name", "again1")
+    assert done.returncode == 2 and "--pictures FOLDER" in done.stderr

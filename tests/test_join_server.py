@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import zmq
+from structlog.testing import capture_logs
 
 from broker import wire
 from broker.join_server import JoinServer
@@ -50,6 +51,7 @@ class Rig:
         self.stack = contextlib.ExitStack()
         self.server: JoinServer | None = None
         self.thread: threading.Thread | None = None
+        self.settings: dict[str, Any] = {}
 
     def open(self) -> None:
         self.broker = self.stack.enter_context(FakeBroker(self.egress, self.context))
@@ -66,7 +68,12 @@ class Rig:
     def start(self) -> None:
         self.disk = DiskLedger(self.ledger)
         self.server = JoinServer(
-            egress=self.egress, live=self.live, catchup=self.catchup, ledger=self.disk, context=self.context
+            egress=self.egress,
+            live=self.live,
+            catchup=self.catchup,
+            ledger=self.disk,
+            context=self.context,
+            **self.settings,
         )
         self.thread = threading.Thread(target=when_free, args=(self.server.run,))
         self.thread.start()
@@ -160,6 +167,26 @@ def test_a_silent_broker_gets_closed(rig: Rig) -> None:
     assert (closing.key, closing.models) == (key(0), ["alpha", "beta"])
     rig.broker.until(lambda: rig.frames() == [0])
     assert rig.received[-1][2]["outcome"] == "incomplete"
+
+
+def test_a_join_that_hears_no_broker_says_so(endpoint: Endpoint, context: Context, tmp_path: Path) -> None:
+    rig = Rig(endpoint, context, tmp_path / "ledger.sqlite")
+    rig.settings = {"patience": 0.2}
+    with capture_logs() as logs, contextlib.closing(rig):
+        rig.start()
+        deadline = time.monotonic() + PATIENCE
+        while not told(logs):
+            assert time.monotonic() < deadline, "no warning"
+        broker = rig.stack.enter_context(FakeBroker(rig.egress, context))
+        broker.until(lambda: len(told(logs)) > 1)
+    lost, back = told(logs)[:2]
+    assert (lost["event"], lost["log_level"], lost["egress"]) == ("no broker answers", "warning", rig.egress)
+    assert (back["event"], back["log_level"]) == ("the broker answers again", "info")
+
+
+def told(logs: Sequence[Any]) -> list[Any]:
+    """What the join logged of the broker's silence."""
+    return [entry for entry in logs if "answers" in entry["event"]]
 
 
 def test_bad_bytes_stop_nothing(rig: Rig) -> None:

@@ -104,6 +104,14 @@ def test_good_file() -> None:
         (edited("[models.extra]", "[models.Extra]"), 'l.toml:9: models.Extra: bad name "Extra"; allowed: a name of up'),
         (edited("[models.extra]", "[models.extra]\nthreads = true"),
          "l.toml:10: models.extra.threads: found true; allowed: a whole number from 1 to 64"),
+        (edited("[models.extra]", "[models.extra]\ndevice = 'cdua'"),
+         'l.toml:10: models.extra.device: found "cdua"; allowed: "cpu" or "cuda"; did you mean cuda?'),
+        (edited("[models.extra]", "[models.extra]\nconfidence = 1.5"),
+         "l.toml:10: models.extra.confidence: found 1.5; allowed: a score from 0 to 1"),
+        (edited("[models.extra]", "[models.extra]\niou = -1"),
+         "l.toml:10: models.extra.iou: found -1; allowed: a score from 0 to 1"),
+        (edited("[models.extra]", "[models.extra]\nengine_threads = -1"),
+         "l.toml:10: models.extra.engine_threads: found -1; allowed: a whole number from 0 to 1024"),
         (edited("[models.extra]", "models.extra = 3"), None),
         (edited('["yolo", "extra"]', '["yolo", "extre"]'),
          'l.toml:11: routes.left.models: found "extre"; models are: yolo, extra; did you mean extra?'),
@@ -324,10 +332,15 @@ def test_what_a_reload_may_change(old: str, new: str, words: list[str]) -> None:
         ('[recorder]\nfolder = "x"', "recorder.folder"),
         ("[recorder]\nkeep = []", "recorder.keep"),
         ("[limits]\nmax_frame = 2048", "limits.max_frame"),
+        ('[models.yolo]\ndevice = "cuda"', "models.yolo.device"),
+        ("[models.yolo]\nconfidence = 0.1", "models.yolo.confidence"),
+        ("[models.yolo]\niou = 0.5", "models.yolo.iou"),
+        ("[models.yolo]\nengine_threads = 2", "models.yolo.engine_threads"),
     ],
 )
 def test_what_a_reload_must_not_change(new: str, key: str) -> None:
-    assert reloaded(GOOD, f"{GOOD}{new}\n") == ([], [f"restart the line to change {key}"])
+    without = GOOD.replace("[models.yolo]\n", "") if new.startswith("[models.yolo]") else GOOD
+    assert reloaded(GOOD, f"{without}{new}\n") == ([], [f"restart the line to change {key}"])
 
 
 def test_reload_tells_allowed_and_refused_changes_apart() -> None:

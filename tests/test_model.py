@@ -15,7 +15,7 @@ from workers.engine import Shape, Signature
 from workers.engine.fake import Fake
 from workers.engine.onnx import OnnxEngine
 from workers.errors import ModelError
-from workers.flags import Flags, hints, model_options
+from workers.flags import Flags, hints, least_confidence, model_options
 from workers.model import Hints, Model, describe
 
 LINE = """
@@ -126,6 +126,24 @@ def test_describe_writes_what_the_worker_reads(tmp_path: Path) -> None:
     onnx.checker.check_model(onnx.load(target))
 
 
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_describe_refuses_names_that_are_not_as_many_as_the_classes(tmp_path: Path, count: int) -> None:
+    source, target = tmp_path / "tiny.onnx", tmp_path / "out" / "ready.onnx"
+    tiny.make(source)
+    with pytest.raises(ModelError, match=rf"tiny\.onnx: has 4 classes, but {count} names; .*--labels FILE"):
+        describing.describe(source, target, Hints(names=("a", "b", "c", "d", "e")[:count]))
+    assert not target.parent.exists()
+
+
+def test_describe_takes_names_where_the_file_leaves_the_classes_open(tmp_path: Path) -> None:
+    source, target = tmp_path / "open.onnx", tmp_path / "ready.onnx"
+    tiny.make(source)
+    model = onnx.load(source)
+    model.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "columns"
+    onnx.save(model, source)
+    assert describing.describe(source, target, Hints(names=("a",)))["names"] == "{0: 'a'}"
+
+
 def test_describe_of_no_model(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"\xff\xff not a model")
     with pytest.raises(ModelError, match=r"x\.onnx"):
@@ -158,6 +176,67 @@ def test_flags_win_over_the_line_file(line: Line, tmp_path: Path) -> None:
     other.touch()
     found = options(f"det={other}", line, tmp_path, threads=1, max_batch=8, max_delay=0.0)
     assert (found.source, found.threads, found.max_batch, found.max_delay) == (other, 1, 8, 0.0)
+
+
+RUN_OPTIONS = """
+device = "cuda"
+confidence = 0.1
+iou = 0.6
+engine_threads = 3
+"""
+
+
+def run_options(found: Any) -> tuple[Any, ...]:
+    return found.device, found.confidence, found.iou, found.engine_threads
+
+
+def test_run_options_are_the_flags_else_the_line_files_else_the_defaults() -> None:
+    line = parse(LINE.replace('file = "fake:batch=2"', f'file = "fake:"{RUN_OPTIONS}'))
+    assert run_options(options("fake", line)) == ("cuda", 0.1, 0.6, 3)
+    said: dict[str, Any] = {"device": "cpu", "confidence": 0.0, "iou": 0.0, "engine_threads": 0}
+    assert run_options(options("fake", line, **said)) == ("cpu", 0.0, 0.0, 0)
+    assert run_options(options("fake", parse(LINE))) == ("cpu", 0.25, 0.45, 0)
+    assert run_options(options("other=fake:", line)) == ("cpu", 0.25, 0.45, 0)
+    assert run_options(options("other=fake:")) == ("cpu", 0.25, 0.45, 0)
+
+
+SCORES = """
+[stations.low.rules]
+ng = ["scratch"]
+least_score = 0.05
+[stations.high.rules]
+ng = ["scratch"]
+least_score = 0.6
+[stations.none]
+[cameras.a]
+station = "low"
+[cameras.b]
+station = "high"
+[cameras.c]
+station = "none"
+[models.both]
+file = "fake:"
+[models.upper]
+[models.unruled]
+[models.unseen]
+[routes.a]
+models = ["both"]
+[routes.b]
+models = ["both", "upper"]
+[routes.c]
+models = ["unruled"]
+"""
+
+
+def test_no_rule_waits_for_a_score_that_the_worker_cuts() -> None:
+    line = parse(SCORES)
+    least = {model: least_confidence(line, model) for model in line.models}
+    assert least == {"both": 0.05, "upper": 0.25, "unruled": 0.25, "unseen": 0.25}
+    assert least_confidence(None, "both") == 0.25
+    assert options("both", line).confidence == 0.05
+    said = parse(SCORES.replace('file = "fake:"', 'file = "fake:"\nconfidence = 0.3'))
+    assert options("both", said).confidence == 0.3, "who says it, means it"
+    assert options("both", line, confidence=0.5).confidence == 0.5
 
 
 def test_store_and_this_folder(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

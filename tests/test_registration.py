@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.wire import BATCH_LIMIT, RESULT_LIMIT, Answer, Done, Job, Key, Nack, encode
+from broker.wire import BATCH_LIMIT, RESULT_LIMIT, Answer, Done, Job, Key, Nack, Ready, decode, encode
 from workers.batch import Batch, Batches, Tally, Work
 from workers.errors import RefusedError
 from workers.outbox import Outbox
 from workers.placement import Array, Placement, place
-from workers.registration import REPEAT, TAKEN, UNWANTED, Registration, State
+from workers.registration import REPEAT, TAKEN, UNWANTED, Registration, State, class_names
 
 
 def counting() -> Callable[[], str]:
@@ -34,6 +34,25 @@ def opened(registration: Registration) -> Registration:
     registration.ready_sent(0)
     assert registration.opened(registration.session, 7100)
     return registration
+
+
+def ready(names: list[str]) -> Ready:
+    classes = class_names(names)
+    return Ready(worker="w", session="s", model="m", sha256="", max_batch=1, exec_timeout=1, grant=1, classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["dent", "", "划痕"], ["dent", "", "划痕"]),
+        ([str(number) for number in range(5000)], [str(number) for number in range(4096)]),
+        (["x" * 65, "\U0001f600" * 70], ["x" * 64, "\U0001f600" * 64]),
+        (["a\ud800b"], ["a?b"]),
+    ],
+    ids=["as they are", "too many", "too long", "no UTF-8"],
+)
+def test_class_names_are_cut_to_what_the_wire_takes(names: list[str], expected: list[str]) -> None:
+    assert decode(*encode(ready(names))).classes == expected
 
 
 # --- registration ----------------------------------------------------------------------------------------------------

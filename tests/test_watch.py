@@ -187,6 +187,15 @@ def test_a_recorder_that_does_not_answer_is_not_asked_for_every_frame(tmp_path: 
     watch(*(frame(seq) for seq in range(20)), saver=saver, timeout=0.0)[0].run()
     assert album.asked == [0]
     assert saver.counts == {"no_recorder": 20}
+    assert saver.unanswered and "broker recorder --line" in saver.summary()
+
+
+def test_one_answer_of_a_recorder_is_an_answer(tmp_path: Path) -> None:
+    saver = Saver(tmp_path, Album({}))  # type: ignore[arg-type]
+    assert not saver.unanswered, "nothing was asked for"
+    watch(frame(0), saver=saver, timeout=0.0)[0].run()
+    saver.counts["no_recorder"] += 3
+    assert not saver.unanswered and "broker recorder" not in saver.summary()
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
@@ -338,6 +347,13 @@ def test_the_command_saves_what_the_recorder_has(join: FakeJoin, tmp_path: Path)
     assert b"cam1/4  OK" in done.stdout and b"dent 0.88" in done.stdout
     assert sorted(path.stem[-1] for path in (tmp_path / "ok").iterdir()) == ["4", "6", "8"]
     assert b"3 pictures saved" in done.stderr and b"3 missing: the recorder does not have them" in done.stderr
+
+
+def test_the_command_fails_when_no_recorder_answers(join: FakeJoin, tmp_path: Path) -> None:
+    ends = [*join.options(), "--pictures", f"tcp://127.0.0.1:{free_port()}"]
+    done = run(*ends, "--since", "4", "--frames", "6", "--save", tmp_path)
+    assert done.returncode == 1
+    assert b"6 missing: no recorder answered; start one with `broker recorder" in done.stderr
 
 
 def test_the_command_fails_when_nothing_comes(tmp_path: Path) -> None:

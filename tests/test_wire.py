@@ -169,7 +169,13 @@ class Names:
         (0, 65535): "port",
     }
     FLOATS: ClassVar[dict[tuple[float | None, float | None], str]] = {(0, 1e9): "duration", (-1e9, 1e9): "remaining"}
-    STRINGS: ClassVar = {(None, None): "str", (1, 64): "label", (1, 256): "part", (None, 256): "words"}
+    STRINGS: ClassVar = {
+        (None, None): "str",
+        (1, 64): "label",
+        (1, 256): "part",
+        (None, 256): "words",
+        (None, 64): "class",
+    }
 
     @classmethod
     def of(cls, info: inspect.Type) -> str:

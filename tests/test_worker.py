@@ -3,7 +3,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
+from structlog.testing import capture_logs
 
 from broker import wire
 from broker.wire import Beat, Done, Drain, Endpoint, Job, Key, Message, Nack, Ready, Void, data_endpoint
@@ -167,10 +168,41 @@ def score(answer: wire.Answer) -> float:
     return float(msgspec.msgpack.decode(answer.body)["detections"][0]["score"])
 
 
+def test_a_worker_that_no_broker_answers_says_so(context: zmq.Context[Any], endpoint: Callable[[str], str]) -> None:
+    broker = FakeBroker(context, endpoint("backend"))
+    models = [ModelOptions(name="m", source=Fake())]
+    worker = Worker(backend=broker.backend, models=models, name="w", context=context, patience=0.3)
+    with capture_logs() as logs, running(worker), contextlib.ExitStack() as stack:
+        broker_words(logs, 1)
+        broker.start()
+        stack.callback(broker.close)
+        broker.lease()
+        broker_words(logs, 2)
+        broker.close()
+        lost, back, again = broker_words(logs, 3)
+    assert (lost["log_level"], lost["backend"], back["log_level"]) == ("warning", broker.backend, "info")
+    assert [word["event"] for word in (lost, back, again)] == [
+        "no broker answers",
+        "the broker answers again",
+        "no broker answers",
+    ]
+
+
+def broker_words(logs: Sequence[Any], count: int) -> list[Any]:
+    """What was logged of the broker's silence, once it is `count` entries."""
+    deadline = time.monotonic() + PATIENCE
+    pause = threading.Event()
+    while len(found := [entry for entry in logs if "answers" in entry["event"]]) < count:
+        assert time.monotonic() < deadline, logs
+        pause.wait(0.01)
+    return found
+
+
 def test_answers_belong_to_their_frames_and_keep_their_order(broker: FakeBroker) -> None:
     with running(worker_of(broker, Fake())):
         lease = broker.lease()
         assert (lease.ready.grant, lease.ready.depth, lease.ready.max_batch) == (2, 2, 1)
+        assert lease.ready.classes == ["frame"]
         levels = [70, 100, 140, 180, 220, 250]
         for level in levels:
             broker.send(lease, grey(level))

@@ -234,6 +234,12 @@ def test_describe_makes_a_classifier_self_sufficient(testdata: Path, tmp_path: P
     labels, cat = str(testdata / "images" / "imagenet_labels.txt"), str(testdata / "images" / "cat.bmp")
     assert "--mean 127.5" in workers_command("check", source, cat).stderr
     said = ["--labels", labels, "--mean", "127.5", "--std", "127.5", "--fit", "stretch"]
+    few = tmp_path / "few.txt"
+    few.write_text("\n".join(str(number) for number in range(80)), encoding="utf-8")
+    wrong = workers_command("describe", source, ready, *said, "--labels", str(few))
+    assert wrong.returncode == 1
+    assert "has 1001 classes, but 80 names" in wrong.stderr
+    assert not Path(ready).exists()
     assert workers_command("describe", source, ready, *said).returncode == 0
     told = workers_command("check", ready, cat, "--json")
     assert json.loads(told.stdout)["classes"][0]["name"] == "Egyptian cat"

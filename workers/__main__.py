@@ -30,9 +30,27 @@ STUCK = 1
 
 LineOption = Annotated[Path | None, typer.Option("--line", help="The line file (TOML).", show_default=False)]
 StoreOption = Annotated[Path | None, typer.Option(help="Folder of models; default: this user's gongwei/models.")]
-DeviceOption = Annotated[str, typer.Option(help="cpu, or cuda where onnxruntime has it.")]
-ConfidenceOption = Annotated[float, typer.Option(help="Least score of a detection.", min=0, max=1)]
-IouOption = Annotated[float, typer.Option(help="Boxes of a class that overlap by more are one.", min=0, max=1)]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu, or cuda where onnxruntime has it; default: the line file's, else cpu.")
+]
+ConfidenceOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Least score of a detection; default: the line file's, else 0.25, or less where a rule asks for less.",
+        min=0,
+        max=1,
+    ),
+]
+IouOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Boxes of a class that overlap by more are one; default: the line file's, else 0.45.", min=0, max=1
+    ),
+]
+EngineThreadsOption = Annotated[
+    int | None,
+    typer.Option(help="Threads in one call; 0: the cores, divided; default: the line file's, else 0.", min=0, max=1024),
+]
 TaskOption = Annotated[str | None, typer.Option(help="detect, segment or classify, where the file does not say.")]
 LabelsOption = Annotated[Path | None, typer.Option(help="File of class names, one per line.")]
 SizeOption = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of an input that the file leaves open.")]
@@ -71,10 +89,10 @@ def start(
     threads: Annotated[int | None, typer.Option(help="Sessions of each model.", min=1, max=64)] = None,
     max_batch: Annotated[int | None, typer.Option(help="Frames in one call at most.", min=1, max=256)] = None,
     max_delay: Annotated[float | None, typer.Option(help="Milliseconds that a frame waits for others.", min=0)] = None,
-    engine_threads: Annotated[int, typer.Option(help="Threads in one call; 0: the cores, divided.", min=0)] = 0,
-    device: DeviceOption = "cpu",
-    confidence: ConfidenceOption = 0.25,
-    iou: IouOption = 0.45,
+    engine_threads: EngineThreadsOption = None,
+    device: DeviceOption = None,
+    confidence: ConfidenceOption = None,
+    iou: IouOption = None,
     store: StoreOption = None,
     task: TaskOption = None,
     labels: LabelsOption = None,
@@ -137,9 +155,10 @@ def check(
     model: Annotated[str, typer.Argument(help="NAME, FILE.onnx or NAME=FILE.onnx.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures to look at.")],
     line: LineOption = None,
-    device: DeviceOption = "cpu",
-    confidence: ConfidenceOption = 0.25,
-    iou: IouOption = 0.45,
+    engine_threads: EngineThreadsOption = None,
+    device: DeviceOption = None,
+    confidence: ConfidenceOption = None,
+    iou: IouOption = None,
     store: StoreOption = None,
     task: TaskOption = None,
     labels: LabelsOption = None,
@@ -159,7 +178,12 @@ def check(
     """
     log.configure(level="warning")
     flags = Flags(
-        device=device, confidence=confidence, iou=iou, store=store, hints=_hints(task, labels, size, mean, std, fit)
+        device=device,
+        engine_threads=engine_threads,
+        confidence=confidence,
+        iou=iou,
+        store=store,
+        hints=_hints(task, labels, size, mean, std, fit),
     )
     word = f"model={model}" if model.endswith(".onnx") and "=" not in model else model
     try:

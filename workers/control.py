@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import zmq
 
-from broker import log
+from broker import log, silence
+from broker.silence import Silence
 from broker.wire import (
     BATCH_LIMIT,
     HEADER_LIMIT,
@@ -25,10 +26,11 @@ from broker.wire import (
     decode_message,
     encode,
 )
+from workers.connection import Connection
 from workers.errors import WorkersError
 from workers.metrics import Metrics
 from workers.outbox import Outbox
-from workers.registration import REPEAT, Registration, State
+from workers.registration import REPEAT, Registration, State, class_names
 from workers.session import Session
 from workers.watchdog import Watchdog
 
@@ -53,10 +55,19 @@ class Member:
 
 
 class Control:
-    """The loop. `stopping` asks for an orderly end, `hurry` for an end at once."""
+    """The loop. `stopping` asks for an orderly end, `hurry` for one at once. When for `patience` seconds no broker has
+    answered, and no session was open and connected, the log says so."""
+
+    _connection: Connection
 
     def __init__(
-        self, name: str, backend: str, sessions: list[Session], metrics: Metrics, watchdog: Watchdog | None = None
+        self,
+        name: str,
+        backend: str,
+        sessions: list[Session],
+        metrics: Metrics,
+        watchdog: Watchdog | None = None,
+        patience: float = silence.LIMIT,
     ) -> None:
         self.stopping = threading.Event()
         self.hurry = threading.Event()
@@ -68,11 +79,13 @@ class Control:
         self._metrics = metrics
         self._watchdog = watchdog
         self._outbox = Outbox()
+        self._silence = Silence(patience)
+        self._reached = False  # the last beat found a connection to take it
         self._beat_due = self._drain_due = 0.0
 
     def run(self, context: zmq.Context[Any], drain_timeout: float) -> None:
         """Serve until `stopping`, then drain for at most `drain_timeout` seconds. Raises WorkersError."""
-        with context.socket(zmq.DEALER) as dealer:
+        with context.socket(zmq.DEALER) as dealer, Connection(dealer, self._backend) as self._connection:
             self._connect(dealer)
             poller = zmq.Poller()
             try:
@@ -91,8 +104,8 @@ class Control:
                 self._show_sessions()
 
     def _connect(self, dealer: zmq.Socket[bytes]) -> None:
-        # Without a broker nothing is queued inside ZeroMQ, where beats would grow stale: sends fail, and are repeated.
-        dealer.immediate = True
+        # No ZMQ_IMMEDIATE: with it libzmq (4.3.5) aborts when a connection breaks while a message is read. `_send` asks
+        # the monitor instead whether there is a connection: what waited for one would grow stale.
         dealer.sndhwm = SEND_LIMIT
         dealer.linger = 1000
         dealer.maxmsgsize = BATCH_LIMIT + HEADER_LIMIT
@@ -108,10 +121,13 @@ class Control:
         """Say what is due, wait for a message or the next beat, and pass on what came."""
         self._register(dealer, time.monotonic())
         self._beat(dealer, time.monotonic())
-        poller.register(dealer, zmq.POLLIN | (zmq.POLLOUT if len(self._outbox) else 0))
+        waits = len(self._outbox) > 0 and self._connection.there()
+        poller.register(dealer, zmq.POLLIN | (zmq.POLLOUT if waits else 0))
         readable = dict(poller.poll(math.ceil(1000 * max(0.0, self._beat_due - time.monotonic()))))
-        if readable.get(dealer, 0) & zmq.POLLIN:
+        heard = bool(readable.get(dealer, 0) & zmq.POLLIN)
+        if heard:
             self._listen(dealer)
+        self._tell_silence(heard, time.monotonic())
         for member in self._members:
             if member.session.answers in readable:
                 self._collect(member.session.answers)
@@ -136,6 +152,7 @@ class Control:
             exec_timeout=session.exec_timeout,
             grant=session.window,
             depth=session.window,
+            classes=class_names(session.runner.model.names),
         )
 
     def _beat(self, dealer: zmq.Socket[bytes], now: float) -> None:
@@ -144,11 +161,22 @@ class Control:
         self._beat_due = now + BEAT
         beats = [m.session.beat(m.registration.session, now) for m in self._members if m.registration.announced]
         if beats:
-            self._send(dealer, Beat(worker=self._name, sessions=beats))
+            self._reached = self._send(dealer, Beat(worker=self._name, sessions=beats))
         if any(not member.session.alive() for member in self._members):
             raise WorkersError("a model thread ended with an error, see the log above; start the worker again")
         if self._watchdog is not None and all(m.session.exec_age(now) <= m.session.exec_timeout for m in self._members):
             self._watchdog.feed(now)
+
+    def _tell_silence(self, heard: bool, now: float) -> None:
+        """No beat is answered: with an open session the broker is there as long as the connection is."""
+        if self.stopping.is_set():
+            return
+        served = self._reached and any(member.registration.state is State.OPEN for member in self._members)
+        match self._silence.turn(heard or served, now):
+            case "warn":
+                logger.warning("no broker answers", backend=self._backend, sessions=len(self._members))
+            case "back":
+                logger.info("the broker answers again", backend=self._backend)
 
     def _listen(self, dealer: zmq.Socket[bytes]) -> None:
         while True:
@@ -216,6 +244,8 @@ class Control:
 
     def _send(self, dealer: zmq.Socket[bytes], message: Message) -> bool:
         """False: no broker is there to take it."""
+        if not self._connection.there():
+            return False
         try:
             dealer.send_multipart(encode(message), zmq.NOBLOCK)
         except zmq.Again:

@@ -8,24 +8,34 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper
 
+from workers.engine import Shape, Signature
 from workers.errors import ModelError
-from workers.model import FIT, MEAN, STD, Hints
+from workers.model import FIT, MEAN, STD, Hints, check_names
 
 
 def describe(source: Path, target: Path, hints: Hints) -> dict[str, str]:
     """Copy the model at `source` to `target` with `hints` in its metadata; returns all of that metadata.
 
-    Weights that lie in files of their own are not copied. Raises ModelError.
+    Weights that lie in files of their own are not copied. Raises ModelError, also for names that are not as many as the
+    model's classes; then nothing is written.
     """
     try:
         model = onnx.load(source, load_external_data=False)
     except (OSError, DecodeError) as error:
         raise ModelError(f"{source}: cannot be read as ONNX: {error}") from None
     metadata = {entry.key: entry.value for entry in model.metadata_props} | _written(hints)
+    outputs = tuple(_shape(output) for output in model.graph.output)
+    check_names(Signature((), outputs, "", metadata), hints, str(source))
     helper.set_model_props(model, metadata)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(model.SerializeToString())
     return metadata
+
+
+def _shape(output: onnx.ValueInfoProto) -> Shape:
+    """Symbolic and unknown dimensions are None."""
+    sizes = (dimension.dim_value for dimension in output.type.tensor_type.shape.dim)
+    return tuple(size if size > 0 else None for size in sizes)
 
 
 def _written(hints: Hints) -> dict[str, str]:

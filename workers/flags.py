@@ -11,7 +11,7 @@ from broker.line import Line, Model
 from workers.engine.fake import PREFIX, Fake
 from workers.errors import ModelError
 from workers.model import Hints, Task
-from workers.options import ModelOptions
+from workers.options import CONFIDENCE, IOU, ModelOptions
 from workers.placement import Fit
 from workers.store import check_name, default_store, find
 
@@ -21,15 +21,16 @@ Word = TypeVar("Word", bound=str)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """What holds for every model of the command; None: the line file's value, else the default. Delays in seconds."""
+    """What holds for every model of the command; None: the line file's value, else the default. Delays in seconds,
+    `confidence` and `iou` from 0 to 1."""
 
     threads: int | None = None
     max_batch: int | None = None
     max_delay: float | None = None
-    device: str = "cpu"
-    engine_threads: int = 0
-    confidence: float = 0.25
-    iou: float = 0.45
+    device: str | None = None
+    engine_threads: int | None = None
+    confidence: float | None = None
+    iou: float | None = None
     store: Path | None = None
     hints: Hints = field(default_factory=Hints)
 
@@ -46,12 +47,22 @@ def model_options(word: str, flags: Flags, line: Line | None, folder: Path) -> M
         threads=_first(flags.threads, sizes.threads),
         max_batch=_first(flags.max_batch, sizes.max_batch),
         max_delay=_first(flags.max_delay, sizes.max_delay),
-        device=flags.device,
-        engine_threads=flags.engine_threads,
-        confidence=flags.confidence,
-        iou=flags.iou,
+        device=_first(flags.device, sizes.device),
+        engine_threads=_first(flags.engine_threads, sizes.engine_threads),
+        confidence=_first(flags.confidence, _first(sizes.confidence, least_confidence(line, name))),
+        iou=_first(flags.iou, _first(sizes.iou, IOU)),
         hints=flags.hints,
     )
+
+
+def least_confidence(line: Line | None, model: str) -> float:
+    """The least score (0 to 1) that a worker of `model` must report, so that no rule waits for what was cut here:
+    `CONFIDENCE`, or the lower `least_score` of a station where a camera's frames go to the model."""
+    if line is None:
+        return CONFIDENCE
+    stations = {line.cameras[camera].station for camera, route in line.routes.items() if model in route.models}
+    rules = [line.stations[station].rules for station in stations]
+    return min([CONFIDENCE, *(rule.least_score for rule in rules if rule is not None)])
 
 
 def hints(

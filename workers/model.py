@@ -64,6 +64,17 @@ def describe(signature: Signature, hints: Hints, where: str) -> Model:
     )
 
 
+def check_names(signature: Signature, hints: Hints, where: str) -> None:
+    """Raises ModelError when `hints` has other than one name per class; says nothing where the file leaves the number
+    of classes open."""
+    try:
+        count = _classes(hints.task or _task(signature, where), signature.outputs, where)
+    except ModelError:
+        return
+    if hints.names:
+        _agree(count, hints.names, where)
+
+
 def _task(signature: Signature, where: str) -> Task:
     said = signature.metadata.get("task")
     if said is not None:
@@ -111,11 +122,15 @@ def _names(count: int, metadata: Mapping[str, str], hints: Hints, where: str) ->
         names = coco.NAMES
     if names is None:
         raise ModelError(f"{where}: has {count} classes and no names; give them with --labels FILE, one name per line")
+    _agree(count, names, where)
+    return names
+
+
+def _agree(count: int, names: tuple[str, ...], where: str) -> None:
     if len(names) != count:
         raise ModelError(
             f"{where}: has {count} classes, but {len(names)} names; give the right ones with --labels FILE"
         )
-    return names
 
 
 def _names_in(metadata: Mapping[str, str], where: str) -> tuple[str, ...] | None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from workers.engine.fake import Fake
 from workers.model import Hints
+
+#: Least score of a detection, and the overlap over which boxes of a class are one, where nobody says anything else.
+CONFIDENCE: Final = 0.25
+IOU: Final = 0.45
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +29,6 @@ class ModelOptions:
     max_delay: float = 0.0
     device: str = "cpu"
     engine_threads: int = 0
-    confidence: float = 0.25
-    iou: float = 0.45
+    confidence: float = CONFIDENCE
+    iou: float = IOU
     hints: Hints = field(default_factory=Hints)

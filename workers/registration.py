@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
+from itertools import islice
 from typing import Final
 
+from broker.wire import CLASS_NAME_LIMIT, MAX_CLASSES
 from workers.errors import RefusedError
 
 #: Seconds between two READY until ENDPOINT comes.
@@ -33,6 +35,14 @@ class State(Enum):
 def new_session() -> str:
     """A random session id: 12 hex digits."""
     return secrets.token_hex(6)
+
+
+def class_names(names: Iterable[str]) -> list[str]:
+    """What READY says of a model's classes: the first MAX_CLASSES names, the first CLASS_NAME_LIMIT characters of each.
+
+    What a file's metadata may hold and UTF-8 cannot becomes `?`.
+    """
+    return [name[:CLASS_NAME_LIMIT].encode(errors="replace").decode() for name in islice(names, MAX_CLASSES)]
 
 
 class Registration:

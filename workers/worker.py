@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import zmq
 
-from broker import log
+from broker import log, silence
 from workers.control import Control
 from workers.metrics import Metrics
 from workers.options import ModelOptions
@@ -28,7 +28,7 @@ class Worker:
     """The life of the process. `run` blocks in the thread that calls it; `stop` may be called from any other.
 
     `context`: None makes one of its own; inproc lines share one. `watchdog`: end the process when a model thread hangs;
-    only for a process of its own.
+    only for a process of its own. `patience`: seconds without a broker after which the log says so.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Worker:
         name: str = "",
         context: zmq.Context[Any] | None = None,
         watchdog: bool = False,
+        patience: float = silence.LIMIT,
     ) -> None:
         self.name = name or default_name()
         self.metrics = Metrics()
@@ -46,6 +47,7 @@ class Worker:
         self._models = models
         self._context = context
         self._watched = watchdog
+        self._patience = patience
         self._lock = threading.Lock()
         self._control: Control | None = None
         self._stops = 0
@@ -76,7 +78,7 @@ class Worker:
 
     def _prepared(self, sessions: list[Session]) -> Control:
         watchdog = Watchdog(max(session.exec_timeout for session in sessions)) if self._watched else None
-        control = Control(self.name, self._backend, sessions, self.metrics, watchdog)
+        control = Control(self.name, self._backend, sessions, self.metrics, watchdog, self._patience)
         with self._lock:
             self._control = control
             if self._stops:

@@ -113,14 +113,17 @@ def to_camera() -> list[Map]:
 def worker() -> list[Map]:
     ready: Map = {"worker": "a1", "session": SESSION, "model": "yolov5n", "sha256": SHA256, "max_batch": 4}
     ready |= {"exec_timeout": 0.5, "grant": 8}
-    later: Map = {"depth": 1, "protocol": 1}
+    later: Map = {"depth": 1, "protocol": 1, "classes": []}
     beat: Map = {"session": SESSION, "started": 90, "completed": 88, "exec_age": 0.004, "grant": 96}
     answer: Map = {"dseq": 88, "key": KEY, "status": "ok", "reason": "", "body": BODY}
     short: Map = {"dseq": 89, "key": LAST_KEY, "status": "failed"}
     done: Map = {"session": SESSION, "grant": 97, "model": "yolov5n"}
     nack: Map = {"session": SESSION, "dseq": 90, "key": KEY, "retryable": True, "reason": "out of memory", "grant": 98}
     return [
-        vector("ready", "Ready", "21", ready | {"depth": 6, "protocol": 1}),
+        vector("ready", "Ready", "21", ready | {"depth": 6, "protocol": 1, "classes": ["dent", "", "划痕"]}),
+        vector(
+            "ready, largest classes", "Ready", "21", ready | later | {"classes": ["\U0001f600" * 64] + ["k"] * 4095}
+        ),
         vector("ready, least", "Ready", "21", ready, complete=ready | later),
         vector("beat", "Beat", "22", {"worker": "a1", "sessions": [beat, beat | {"session": "0", "grant": 0}]}),
         vector("beat of a worker without a session", "Beat", "22", {"worker": "a1", "sessions": []}),
@@ -255,8 +258,9 @@ def operator() -> list[Map]:
     reloaded: Map = {"digest": "0badc0de"}
     return [
         vector("reload", "Reload", "71", {"text": 'name = "line 工位"\n'}),
-        vector("reloaded, refused", "Reloaded", "72", reloaded | {"errors": ["cameras.a: no route"]}),
-        vector("reloaded, least", "Reloaded", "72", reloaded, complete=reloaded | {"errors": []}),
+        vector("reloaded, refused", "Reloaded", "72", reloaded | {"errors": ["cameras.a: no route"], "changes": []}),
+        vector("reloaded", "Reloaded", "72", reloaded | {"errors": [], "changes": ["limits.window: 64 -> 32"]}),
+        vector("reloaded, least", "Reloaded", "72", reloaded, complete=reloaded | {"errors": [], "changes": []}),
     ]
 
 
@@ -265,6 +269,8 @@ def invalid() -> list[Map]:
     hello: Map = {"camera": CAMERA, "boot": BOOT, "protocol": 1}
     frame: Map = {"key": KEY, "policy": "inspect", "encoding": "jpeg", "shape": [4, 4], "len": 11, "age": 0.0}
     frame |= {"budget": 0.5}
+    ready: Map = {"worker": "a1", "session": SESSION, "model": "yolov5n", "sha256": SHA256, "max_batch": 4}
+    ready |= {"exec_timeout": 0.5, "grant": 8}
     packed = msgpack.packb(hello)
     large = msgpack.packb(hello | {"note": "x" * 4096})
     return [
@@ -290,6 +296,9 @@ def invalid() -> list[Map]:
         refused("header_invalid", "an unknown policy", [b"\x01", msgpack.packb(hello | {"policy": "watch"})]),
         refused("header_invalid", "a name without a character", [b"\x01", msgpack.packb(hello | {"camera": ""})]),
         refused("header_invalid", "a name of 65 characters", [b"\x01", msgpack.packb(hello | {"boot": "b" * 65})]),
+        refused("header_invalid", "4097 classes", [b"\x21", msgpack.packb(ready | {"classes": ["k"] * 4097})]),
+        refused("header_invalid", "a class of 65 letters", [b"\x21", msgpack.packb(ready | {"classes": ["k" * 65]})]),
+        refused("header_invalid", "a number for a class", [b"\x21", msgpack.packb(ready | {"classes": [1]})]),
         refused("header_invalid", "a negative seq", [b"\x02", msgpack.packb(frame | {"key": [CAMERA, BOOT, -1]})]),
         refused("header_invalid", "a seq of 64 bits", [b"\x02", msgpack.packb(frame | {"key": [CAMERA, BOOT, 2**63]})]),
         refused("header_invalid", "a key of two", [b"\x02", msgpack.packb(frame | {"key": [CAMERA, BOOT]})]),
