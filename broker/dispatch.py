@@ -81,7 +81,7 @@ class Dispatcher:
             return
         backlog = self.backlog(message.model)
         backlog.sessions[session.id] = session
-        backlog.classes = frozenset(getattr(message, "classes", ()))
+        backlog.classes = frozenset(message.classes)
         self.outbox.opened.append(session)
 
     def _refusal(self, message: Ready) -> str:

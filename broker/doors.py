@@ -85,7 +85,7 @@ class Doors:
         if endpoint == self._endpoints.frontend:
             socket.rcvhwm = FRONTEND_HWM
         try:
-            if _ipc_in_use(endpoint):
+            if ipc_in_use(endpoint):
                 raise zmq.ZMQError(zmq.EADDRINUSE)
             socket.bind(endpoint)
         except zmq.ZMQError as error:
@@ -192,7 +192,7 @@ def _writable(socket: Socket) -> bool:
     return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
 
 
-def _ipc_in_use(endpoint: str) -> bool:
+def ipc_in_use(endpoint: str) -> bool:
     """Whether somebody listens on this ipc endpoint: libzmq would take its file away without a word."""
     scheme, _, path = endpoint.partition("://")
     if scheme != "ipc" or not hasattr(system_socket, "AF_UNIX"):

@@ -3,9 +3,10 @@ can never fire. Pure: the router's state and `now` in, words for the log out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
+from broker import classes
 from broker.line import Line
 from broker.routing import Router
 
@@ -46,26 +47,14 @@ def present(router: Router) -> Iterator[Trouble]:
     for model in needed:
         if not router.dispatcher.backlog(model).sessions:
             yield Trouble("no worker serves this model: its frames expire (workers start --model)", (("model", model),))
-    classes = {name: backlog.classes for name, backlog in router.dispatcher.backlogs.items()}
-    yield from idle_rules(router.line, classes)
+    told = {name: backlog.classes for name, backlog in router.dispatcher.backlogs.items() if backlog.classes}
+    yield from idle_rules(router.line, told)
 
 
-def idle_rules(line: Line, classes: Mapping[str, frozenset[str]]) -> Iterator[Trouble]:
+def idle_rules(line: Line, names: Mapping[str, Collection[str]]) -> Iterator[Trouble]:
     """Class names in rules that no model of their station has: such a rule never fires, and a part that it should stop
-    passes. Stations with a model whose classes are not known (yet) are left out."""
-    for name, station in line.stations.items():
-        if station.rules is None:
-            continue
-        models = {
-            model
-            for camera, entry in line.cameras.items()
-            if entry.station == name
-            for model in line.routes[camera].models
-        }
-        if not models or not all(classes.get(model) for model in models):
-            continue
-        known = frozenset[str]().union(*(classes[model] for model in models))
-        for word in dict.fromkeys([*station.rules.ng, *station.rules.required]):
-            if word not in known:
-                about = (("station", name), ("class", word), ("models", " ".join(sorted(models))))
-                yield Trouble("a rule names a class that no model of its station knows: it can never fire", about)
+    passes. Nothing is said while a model of the station has not told its classes."""
+    for one in classes.unknown(line, names):
+        if not one.doubtful:
+            about = (("station", one.station), ("rule", one.key), ("class", one.name), ("models", " ".join(one.models)))
+            yield Trouble("a rule names a class that no model of its station knows: it can never fire", about)

@@ -13,10 +13,11 @@ from typing import Final
 
 import psutil
 
+from broker import classes
+from broker.classes import Unknown
 from broker.line import Line
 from clients.live import without_password
-from ops import classes, facts, inputs, ports
-from ops.classes import Unknown
+from ops import facts, inputs, ports
 from ops.doctor import Check, State
 from ops.facts import Facts
 from ops.machine import gigabytes, memory

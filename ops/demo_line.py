@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from broker import classes
 from broker.line import CameraEntry, Endpoints, Line, LineError, Model, Recorder, Route, Rules, Station, parse, to_toml
-from ops import classes, facts
+from ops import facts
 from ops.facts import Facts
 
 #: The built-in model, and the class whose sight makes a frame NG where no other rule is given.

@@ -15,6 +15,7 @@ from typing import Final
 
 import psutil
 
+from broker.doors import ipc_in_use
 from broker.line import Line
 from ops import plan
 from ops.doctor import Check
@@ -22,8 +23,6 @@ from ops.doctor import Check
 #: Keys of the line file's `endpoints` that a process of the line binds.
 BOUND: Final = ("frontend", "backend", "egress", "live", "catchup", "copies", "pictures", "control")
 _TAKEN: Final = "is this line running already? If not, end that program, or give the line file other endpoints"
-#: Seconds that a program may take to accept a connection on its ipc socket.
-_LISTENS_WITHIN: Final = 1.0
 
 
 def checks(line: Line) -> list[Check]:
@@ -109,21 +108,9 @@ def ipc_check(name: str, path: str) -> Check | None:
     if not path.startswith("@") and not Path(path).parent.is_dir():
         advice = "make that folder, or give the line file another path"
         return Check(name=label, state="failed", found=f"there is no folder {Path(path).parent}", advice=advice)
-    if _listens(path):
+    if ipc_in_use(f"ipc://{path}"):
         return Check(name=label, state="failed", found="taken by a program that listens there", advice=_TAKEN)
     return None
-
-
-def _listens(path: str) -> bool:
-    if sys.platform == "win32":  # its Python knows no such sockets
-        return False
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(_LISTENS_WITHIN)
-        try:
-            probe.connect("\0" + path[1:] if path.startswith("@") else path)
-        except OSError:
-            return False
-        return True
 
 
 def _host_and_port(endpoint: str) -> tuple[str, int]:

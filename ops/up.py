@@ -9,11 +9,12 @@ from typing import Final
 
 from rich.console import Console
 
+from broker import classes
 from broker.document import dotted
 from broker.ledger import LedgerError
 from broker.line import Line
 from broker.report import report
-from ops import classes, facts, plan, snapshot
+from ops import facts, plan, snapshot
 from ops.facts import Facts
 from ops.fleet import Fleet, signals
 from ops.screen import Screen

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from broker import classes
 from broker.line import CameraEntry, Line, Model, Route, Rules, Station
-from ops import classes
 
 
 def line(rules: Rules, **routes: list[str]) -> Line:

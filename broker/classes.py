@@ -19,22 +19,28 @@ _LISTED: Final = 10
 class Unknown(NamedTuple):
     """Class `name` in `rules.<key>` of a station, which none of the models knows that see the station's cameras.
 
-    `closest`: the name that may be meant, "" for none; `known`: all names; `doubtful`: models that see the cameras too,
-    and whose names are not known here: one of them may know the class.
+    `known`: all names; `models`: those that see the cameras; `doubtful`: those of them whose names are not known here:
+    one of them may know the class.
     """
 
     station: str
     key: str
     name: str
-    closest: str
     known: tuple[str, ...]
+    models: tuple[str, ...]
     doubtful: tuple[str, ...]
+
+    @property
+    def closest(self) -> str:
+        """The name that may be meant, "" for none. Takes a while with many names."""
+        return closest(self.name, self.known)
 
     @property
     def hint(self) -> str:
         """`did you mean scratch?`, or what there is to choose from."""
-        if self.closest:
-            return f"did you mean {self.closest}?"
+        meant = self.closest
+        if meant:
+            return f"did you mean {meant}?"
         more = ", ..." if len(self.known) > _LISTED else ""
         return f"known are {', '.join(self.known[:_LISTED])}{more}"
 
@@ -55,7 +61,7 @@ def unknown(line: Line, names: Mapping[str, Collection[str]]) -> Iterator[Unknow
         for key, words in (("ng", entry.rules.ng), ("required", entry.rules.required)):
             for name in words:
                 if name not in known:
-                    yield Unknown(station, key, name, closest(name, known), known, doubtful)
+                    yield Unknown(station, key, name, known, tuple(models), doubtful)
 
 
 def seen_by(line: Line, station: str) -> list[str]:
