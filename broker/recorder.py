@@ -7,6 +7,7 @@ Bounded twice, by bytes in memory and on disk: the oldest make room, and are cou
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -42,7 +43,10 @@ class Shown(NamedTuple):
 
 
 class _File(NamedTuple):
-    path: Path
+    """A picture on disk. There may be many: its path is made from key and verdict when it is asked for."""
+
+    verdict: str
+    suffix: str
     size: int
 
 
@@ -119,7 +123,7 @@ class Recorder:
         if file is None:
             return None
         try:
-            return Shown(_ENCODINGS[file.path.suffix], [], None, file.path.read_bytes())
+            return Shown(_ENCODINGS[file.suffix], [], None, self._path(key, file).read_bytes())
         except OSError:
             self.counts["disk_errors_total", "read"] += 1
             return None
@@ -143,17 +147,19 @@ class Recorder:
             self.counts["copies_refused_total", "payload" if content is None else "too_large"] += 1
             return
         self._make_room_on_disk(len(content))
-        suffix = ".jpg" if copy.encoding == "jpeg" else ".png"
-        path = self._folder / verdict / copy.key.camera / f"{copy.key.boot}-{copy.key.seq}{suffix}"
+        key, file = _lean(copy.key), _File(sys.intern(verdict), _suffix(copy.encoding), len(content))
         try:
-            _write(path, content)
+            _write(self._path(key, file), content)
         except OSError:
             self.counts["disk_errors_total", "write"] += 1
             return
-        self._forget(copy.key)
-        self._files[copy.key] = _File(path, len(content))
-        self.disk_bytes += len(content)
+        self._forget(key)
+        self._files[key] = file
+        self.disk_bytes += file.size
         self.counts["pictures_kept_total", verdict] += 1
+
+    def _path(self, key: Key, file: _File) -> Path:
+        return self._folder / file.verdict / key.camera / f"{key.boot}-{key.seq}{file.suffix}"
 
     def _forget(self, key: Key) -> None:
         file = self._files.pop(key, None)
@@ -166,7 +172,7 @@ class Recorder:
             key, file = next(iter(self._files.items()))
             self._forget(key)
             try:
-                file.path.unlink(missing_ok=True)
+                self._path(key, file).unlink(missing_ok=True)
                 self.counts["pictures_deleted_total",] += 1
             except OSError:
                 self.counts["disk_errors_total", "delete"] += 1
@@ -183,7 +189,17 @@ class Recorder:
                         path.unlink()
                         continue
                     status = path.stat()
-                    yield status.st_mtime, Key(camera.name, match[1], int(match[2])), _File(path, status.st_size)
+                    key = _lean(Key(camera.name, match[1], int(match[2])))
+                    yield status.st_mtime, key, _File(verdict, path.suffix, status.st_size)
+
+
+def _lean(key: Key) -> Key:
+    """The same key, whose names are in memory once for all pictures of a boot."""
+    return Key(sys.intern(key.camera), sys.intern(key.boot), key.seq)
+
+
+def _suffix(encoding: Encoding) -> str:
+    return ".jpg" if encoding == "jpeg" else ".png"
 
 
 def _size(payload: Any) -> int:
