@@ -52,9 +52,8 @@ class Holder:
         self.rejected: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self._queue: deque[int] = deque()  # seqs to send, in order; those no longer held are passed over
-        self._crowded = False  # a frame within its credit was refused: the broker has no room for it
+        self._probe_at = -math.inf  # after a frame within its credit was refused for want of room: when to try the next
         self._probe = -1  # the frame that was sent since, to see whether there is room again
-        self._probe_at = -math.inf
         self._spoke_at = -math.inf
         self._checked_at = -math.inf
         self._starved_since = -math.inf
@@ -126,7 +125,7 @@ class Holder:
             return
         held = self.held.get(self._queue.popleft())
         if held is not None:
-            if self._crowded:
+            if self._probe_at > -math.inf:
                 self._probe, self._probe_at = held.seq, now + BEAT
             self.count["resent" if held.sends else "sent"] += 1
             held.sent(self.deadline, now)
@@ -240,7 +239,7 @@ class Holder:
             held.parked = True
             self._queue = deque(sorted({*self._queue, held.seq}))
             if held.seq <= self.credit:
-                self._crowded, self._probe_at = True, now + BEAT
+                self._probe_at = now + BEAT
             return []
         return [self._end(held, "rejected", reason, now)]
 
@@ -253,7 +252,7 @@ class Holder:
             self.open = False
 
     def _uncrowd(self) -> None:
-        self._crowded, self._probe, self._probe_at = False, -1, -math.inf
+        self._probe, self._probe_at = -1, -math.inf
 
     def _extend(self, credit: int) -> None:
         # Before WELCOME it may be the word of a broker that is gone, about a credit that is no more.
