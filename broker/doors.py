@@ -17,7 +17,7 @@ from broker.roster import Session
 from broker.wire import BATCH_LIMIT, HEADER_LIMIT, data_endpoint
 
 #: Threads of libzmq that move bytes: while one copies a payload in, another copies one out. From 1 MB on a second one
-#: is worth 1.2 to 1.8 times the frames where cores are free, and costs nothing where they are not (docs/benchmarks.md).
+#: is worth up to 1.9 times the frames where cores are free, and costs nothing where they are not (docs/benchmarks.md).
 IO_THREADS: Final = 2
 #: Messages in a session's socket at most, beyond twice what it grants. Not the flow control, which is credit: libzmq
 #: refuses well below the mark, so it must stay far above the window.
