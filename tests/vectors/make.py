@@ -255,12 +255,26 @@ def consumers() -> list[Map]:
 
 
 def operator() -> list[Map]:
+    reload: Map = {"text": 'name = "line 工位"\n'}
     reloaded: Map = {"digest": "0badc0de"}
+    listed: Map = {"epoch": EPOCH, "digest": "0badc0de", "sessions": []}
+    state: Map = {"worker": "a1", "session": SESSION, "model": "yolov5n", "sha256": SHA256, "in_flight": 2}
+    state |= {"dispatched": 41, "grant": 43, "open": True, "draining": False}
     return [
-        vector("reload", "Reload", "71", {"text": 'name = "line 工位"\n'}),
+        vector("reload", "Reload", "71", reload | {"versions": {"yolov5n": SHA256}}),
+        vector("reload, least", "Reload", "71", reload, complete=reload | {"versions": {}}),
         vector("reloaded, refused", "Reloaded", "72", reloaded | {"errors": ["cameras.a: no route"], "changes": []}),
         vector("reloaded", "Reloaded", "72", reloaded | {"errors": [], "changes": ["limits.window: 64 -> 32"]}),
         vector("reloaded, least", "Reloaded", "72", reloaded, complete=reloaded | {"errors": [], "changes": []}),
+        vector("list", "List", "73", {"models": ["yolov5n"]}),
+        vector("list, least", "List", "73", {}, complete={"models": []}),
+        vector("listed", "Listed", "74", listed | {"sessions": [state], "wanted": {"yolov5n": SHA256}}),
+        vector("listed, least", "Listed", "74", listed, complete=listed | {"wanted": {}}),
+        vector("stop", "Stop", "75", {"workers": ["a1"], "models": ["yolov5n"], "everything": True}),
+        vector("stop, least", "Stop", "75", {}, complete={"workers": [], "models": [], "everything": False}),
+        vector("stopped", "Stopped", "76", {"sessions": [state | {"draining": True}], "unknown": []}),
+        vector("stopped, refused", "Stopped", "76", {"unknown": ["a2"]}, complete={"unknown": ["a2"], "sessions": []}),
+        vector("stopped, least", "Stopped", "76", {}, complete={"unknown": [], "sessions": []}),
     ]
 
 
