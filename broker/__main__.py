@@ -12,6 +12,7 @@ import zmq
 
 from broker import line as line_file
 from broker import log, metrics, versions, wire
+from broker.document import dotted
 from broker.ending import when_asked_to_end
 from broker.ledger import LedgerError
 from broker.line import Endpoints, Ledger, Line, LineError, Recorder
@@ -212,9 +213,22 @@ def reload(
         typer.echo(
             "new workers and cameras have to be started: gongwei up starts its processes only when it starts itself"
         )
-    if any(change.startswith("models.") and ".file: " in change for change in answer.changes):
-        typer.echo("the old version goes on until a worker of the new one is open: gongwei rolling-restart starts them")
+    _tell_versions(answer.changes, described, message.versions)
     typer.echo(f"in force: {answer.digest}" if answer.changes else f"nothing is new; in force: {answer.digest}")
+
+
+def _tell_versions(changes: list[str], line: Line, wanted: dict[str, str]) -> None:
+    """What a changed model file means for those that run."""
+    changed = [
+        name for name in line.models if any(one.startswith(f"{dotted(('models', name, 'file'))}: ") for one in changes)
+    ]
+    for name in changed:
+        if name in wanted:
+            typer.echo(
+                f"{name}: the old version goes on until a worker of the new one is open (gongwei rolling-restart)"
+            )
+        else:
+            typer.echo(f"{name}: neither its file nor a sha256 is here: workers of any version go on side by side")
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ import hashlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -169,7 +168,7 @@ def test_a_model_is_replaced_under_load_and_each_frame_is_answered_by_one_versio
     describe(old, new, Hints(names=tuple(f"new-{name}" for name in tiny.NAMES)))
     with whole_line(endpoint, context, tmp_path, {"tiny": old}) as line:
         operator = Peer(context, zmq.DEALER, line.line.endpoints.control)
-        _, second = worker_of(line, "second", old)
+        worker_of(line, "second", old)
         end = line.line.endpoints.frontend
         with (
             Camera("cam1", endpoint=end, context=context, deadline=60.0) as one,
