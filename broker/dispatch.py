@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from broker.backlog import Backlog
@@ -37,6 +37,16 @@ class Dispatcher:
     def served(self) -> set[str]:
         """Models that have a session."""
         return {name for name, backlog in self.backlogs.items() if backlog.sessions}
+
+    def pace(self, models: Iterable[str]) -> float:
+        """Frames/s that the slowest of `models` promises; 0.0: one of them has no open session."""
+        return min(
+            (
+                sum(session.pace() for session in self.backlog(model).sessions.values() if session.ready)
+                for model in models
+            ),
+            default=0.0,
+        )
 
     # --- queueing ----------------------------------------------------------------------------------------------------
 

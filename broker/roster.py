@@ -17,6 +17,8 @@ DEAD_AFTER: Final = 0.35
 LARGEST_WINDOW: Final = 4096
 #: A session whose data socket has no peer after so many seconds is given up: something is between it and the port.
 CONNECT_WITHIN: Final = 5.0
+#: exec_timeout is about so many times the slowest call that a session saw while it warmed up.
+EXEC_SLACK: Final = 10
 #: What a lease has beyond the longest time that the jobs in flight may take, in seconds.
 LEASE_MARGIN: Final = 0.25
 #: Sessions that were let go for good and are remembered.
@@ -99,6 +101,10 @@ class Session:
     def beat(self, beat: SessionBeat) -> None:
         self.extend(beat.grant)
         self.exec_age = beat.exec_age
+
+    def pace(self) -> float:
+        """Frames/s that it promises: its exec_timeout is a multiple of the slowest call at its largest batch."""
+        return self.max_batch * EXEC_SLACK / self.exec_timeout
 
     def overdue(self, now: float) -> str:
         """Why this session must be given up now, or ""."""

@@ -50,8 +50,8 @@ class Router:
         self.outbox = Outbox()
         self.egress = Egress()
         self.frames = Frames(epoch, self.egress, self.outbox, self.counts)
-        self.admission = Admission(epoch, line, digest, self.frames, self.outbox, self.counts)
         self.dispatcher = Dispatcher(epoch, self.frames, self.outbox, self.counts, line.limits.sessions)
+        self.admission = Admission(epoch, line, digest, self.frames, self.outbox, self.counts, self.dispatcher.pace)
         self._turn_at = now
         self._checked_at = now
         self._join_heard_at = now

@@ -157,7 +157,8 @@ class Bye(Message, frozen=True, kw_only=True):
 class Welcome(Message, frozen=True, kw_only=True):
     """Answer to HELLO. A new `epoch` is a broker that remembers nothing: send again what is not settled.
 
-    `credit` is the highest `seq` that may be sent; `max_frame` the largest payload in bytes.
+    `credit` is the highest `seq` that may be sent; `max_frame` the largest payload in bytes. `seen`: the highest seq
+    that the broker knew then; each SKIP that was sent after it adds one to the credit.
     """
 
     TYPE = b"\x11"
@@ -165,6 +166,7 @@ class Welcome(Message, frozen=True, kw_only=True):
     credit: Highest
     max_frame: Natural
     protocol: int = PROTOCOL
+    seen: Highest | None = None
 
 
 class Accepted(Message, frozen=True, kw_only=True):
@@ -175,6 +177,7 @@ class Accepted(Message, frozen=True, kw_only=True):
     boot: Label
     seqs: list[Natural]
     credit: Highest
+    seen: Highest | None = None
 
 
 class Settled(Message, frozen=True, kw_only=True):
@@ -186,6 +189,7 @@ class Settled(Message, frozen=True, kw_only=True):
     credit: Highest
     complete: list[Natural] = field(default_factory=list)
     incomplete: list[Natural] = field(default_factory=list)
+    seen: Highest | None = None
 
 
 class Reject(Message, frozen=True, kw_only=True):

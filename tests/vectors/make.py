@@ -91,14 +91,16 @@ def to_camera() -> list[Map]:
     welcome: Map = {"epoch": EPOCH, "credit": 7, "max_frame": 33554432}
     settled: Map = {"boot": BOOT, "credit": 49}
     none: Map = {"complete": [], "incomplete": []}
+    accepted: Map = {"boot": BOOT, "seqs": [0, 1, 128, 70000, LARGEST], "credit": LARGEST}
     return [
-        vector("welcome", "Welcome", "11", welcome | {"protocol": 1}),
-        vector("welcome, least", "Welcome", "11", welcome, complete=welcome | {"protocol": 1}),
-        vector("welcome without credit", "Welcome", "11", welcome | {"credit": -1, "protocol": 1}),
-        vector("accepted", "Accepted", "12", {"boot": BOOT, "seqs": [0, 1, 128, 70000, LARGEST], "credit": LARGEST}),
-        vector("accepted, news of credit only", "Accepted", "12", {"boot": BOOT, "seqs": [], "credit": 12}),
-        vector("settled", "Settled", "13", settled | {"complete": [41, 43], "incomplete": [42]}),
-        vector("settled, least", "Settled", "13", settled, complete=settled | none),
+        vector("welcome", "Welcome", "11", welcome | {"protocol": 1, "seen": 41}),
+        vector("welcome, least", "Welcome", "11", welcome, complete=welcome | {"protocol": 1, "seen": None}),
+        vector("welcome without credit", "Welcome", "11", welcome | {"credit": -1, "protocol": 1, "seen": -1}),
+        vector("accepted", "Accepted", "12", accepted | {"seen": LARGEST}),
+        vector("accepted, least", "Accepted", "12", accepted, complete=accepted | {"seen": None}),
+        vector("accepted, news of credit only", "Accepted", "12", {"boot": BOOT, "seqs": [], "credit": 12, "seen": 11}),
+        vector("settled", "Settled", "13", settled | {"complete": [41, 43], "incomplete": [42], "seen": 43}),
+        vector("settled, least", "Settled", "13", settled, complete=settled | none | {"seen": None}),
         vector("reject", "Reject", "14", {"reason": "length_mismatch", "detail": "11 bytes", "key": KEY}),
         vector(
             "reject, least",
