@@ -5,16 +5,18 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 import typer
 import zmq
 
 from broker import line as line_file
-from broker import log, metrics, wire
+from broker import log, metrics, versions, wire
+from broker.document import dotted
 from broker.ending import when_asked_to_end
 from broker.ledger import LedgerError
 from broker.line import Endpoints, Ledger, Line, LineError, Recorder
+from broker.operator import Operator, Unanswered
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 logger = log.get(__name__)
@@ -106,7 +108,8 @@ def start(
     described = _line(line, camera, model, deadline, **ends)
     text = line.read_text(encoding="utf-8") if line is not None else None
     quarantine = _beside(line, described.ledger.path).parent / "quarantine"
-    server = BrokerServer(described, text=text, quarantine=quarantine)
+    wanted = versions.wanted(described, line.parent if line is not None else Path())
+    server = BrokerServer(described, text=text, quarantine=quarantine, versions=wanted)
     port = described.endpoints.metrics if metrics_port is None else metrics_port
     _serve("broker", server, port, lambda: gauges.samples(server.router))
 
@@ -192,13 +195,13 @@ def reload(
         described = line_file.load(line)
     except LineError as error:
         raise _usage(str(error)) from None
-    answer = _ask(control or described.endpoints.control, wire.Reload(text=line.read_text(encoding="utf-8")), timeout)
-    if answer is None:
-        typer.echo(
-            f"no answer within {timeout:g} s from {control or described.endpoints.control}: is the broker running?",
-            err=True,
-        )
-        raise typer.Exit(1)
+    message = wire.Reload(text=line.read_text(encoding="utf-8"), versions=versions.wanted(described, line.parent))
+    try:
+        with Operator(control or described.endpoints.control, timeout) as operator:
+            answer = operator.ask(message)
+    except Unanswered as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
     for problem in answer.errors:
         typer.echo(problem, err=True)
     if answer.errors:
@@ -210,18 +213,22 @@ def reload(
         typer.echo(
             "new workers and cameras have to be started: gongwei up starts its processes only when it starts itself"
         )
+    _tell_versions(answer.changes, described, message.versions)
     typer.echo(f"in force: {answer.digest}" if answer.changes else f"nothing is new; in force: {answer.digest}")
 
 
-def _ask(endpoint: str, message: wire.Message, timeout: float) -> Any:
-    """One question to the broker's control endpoint; None when no answer comes in time."""
-    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-        socket.linger = 0
-        socket.connect(endpoint)
-        socket.send_multipart(wire.encode(message))
-        if not socket.poll(round(timeout * 1000)):
-            return None
-        return wire.decode_message(socket.recv_multipart())
+def _tell_versions(changes: list[str], line: Line, wanted: dict[str, str]) -> None:
+    """What a changed model file means for those that run."""
+    changed = [
+        name for name in line.models if any(one.startswith(f"{dotted(('models', name, 'file'))}: ") for one in changes)
+    ]
+    for name in changed:
+        if name in wanted:
+            typer.echo(
+                f"{name}: the old version goes on until a worker of the new one is open (gongwei rolling-restart)"
+            )
+        else:
+            typer.echo(f"{name}: neither its file nor a sha256 is here: workers of any version go on side by side")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from broker.frames import Counts, Frames
@@ -9,7 +10,7 @@ from broker.line import Line
 from broker.outbox import Outbox
 from broker.part import PartGate
 from broker.payload import fault
-from broker.publisher import Publisher
+from broker.publisher import FIRST_WINDOW, Publisher
 from broker.task import OpenFrame
 from broker.wire import PROTOCOL, BootNote, Bye, Frame, Hello, Key, Reject, Skip, SkipNote, Welcome
 
@@ -26,13 +27,24 @@ LONGEST_BUDGET: Final = 86400.0
 class Admission:
     """Publishers by name and ROUTER identity, and every check that a frame passes before it is opened."""
 
-    def __init__(self, epoch: str, line: Line, digest: str, frames: Frames, outbox: Outbox, counts: Counts) -> None:
+    def __init__(
+        self,
+        epoch: str,
+        line: Line,
+        digest: str,
+        frames: Frames,
+        outbox: Outbox,
+        counts: Counts,
+        pace: Callable[[Iterable[str]], float],
+    ) -> None:
+        """`pace(models)`: frames/s that the slowest of them promises, 0.0 if that is not known."""
         self.epoch = epoch
         self.line = line
         self.digest = digest
         self.frames = frames
         self.outbox = outbox
         self.counts = counts
+        self.pace = pace
         self.publishers: dict[str, Publisher] = {}
         self.by_identity: dict[bytes, Publisher] = {}
         self.parts = PartGate()
@@ -55,10 +67,23 @@ class Admission:
         publisher.latest = max(publisher.latest, message.next_seq - 1)
         publisher.owed = min(publisher.owed, message.unsettled)
         publisher.entry = self.line.cameras[message.camera]
+        publisher.first = self._first_window(publisher)
         publisher.grant(self.line.limits.window, self._room())
         publisher.said_credit = publisher.credit
-        welcome = Welcome(epoch=self.epoch, credit=publisher.credit, max_frame=self.line.limits.max_frame)
+        welcome = Welcome(
+            epoch=self.epoch,
+            credit=publisher.credit,
+            max_frame=self.line.limits.max_frame,
+            seen=publisher.latest,
+        )
         self.outbox.to_cameras.append((identity, welcome))
+
+    def _first_window(self, publisher: Publisher) -> int:
+        """The camera's share of what the workers promise to do in half a deadline, while nothing better is known."""
+        pace = self.pace(self.line.route(publisher.name)[0])
+        rivals = sum(entry.policy == "inspect" for entry in self.line.cameras.values()) or 1
+        share = (pace * publisher.entry.deadline / 2 if pace else FIRST_WINDOW) / rivals
+        return int(max(1, min(FIRST_WINDOW, share)))
 
     def _hello_fault(self, now: float, identity: bytes, message: Hello) -> str:
         if message.protocol != PROTOCOL:
@@ -182,7 +207,7 @@ class Admission:
         publisher.heard_at = now
         if message.key.seq > publisher.latest:
             self.counts["skipped_total", publisher.name] += 1
-        publisher.saw(message.key.seq, False)
+        publisher.skipped(message.key.seq)
         egress = self.frames.egress
         egress.send(now, SkipNote(ticket=egress.ticket(), key=message.key, reason=message.reason[:64]))
         self.outbox.publishers[id(publisher)] = publisher

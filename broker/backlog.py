@@ -15,7 +15,10 @@ MONITOR_SHARE: Final = 8
 class Backlog:
     """The queue of one model and the sessions that serve it. Bounded by the cameras' credit."""
 
-    __slots__ = ("alone", "classes", "head", "lines", "name", "sessions", "slots", "streak", "suspects", "turn")
+    __slots__ = (
+        "alone", "classes", "head", "lines", "name", "sessions", "slots", "streak", "suspects", "turn",
+        "wanted",
+    )  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -28,6 +31,7 @@ class Backlog:
         self.alone: Session | None = None  # the session that is kept free of other work for the suspects
         self.streak = 0
         self.classes: frozenset[str] = frozenset()  # what its newest session said that it can answer
+        self.wanted = ""  # sha256 of the version that is wanted; "": any
 
     def push(self, task: Task) -> None:
         """Queue an inspect task behind its camera's others."""
@@ -108,6 +112,15 @@ class Backlog:
             if load < least and session.dispatched < session.grant and session.ready and session.worker.alone is None:
                 best, least = session, load
         return best
+
+    def outdated(self) -> list[Session]:
+        """The sessions of another version than is wanted, once one of that is open."""
+        others = [session for session in self.sessions.values() if session.sha256 != self.wanted]
+        return others if others and self.renewed() else []
+
+    def renewed(self) -> bool:
+        """A session of the wanted version is open."""
+        return any(session.ready and session.sha256 == self.wanted for session in self.sessions.values())
 
     def waiting(self) -> tuple[int, float | None]:
         """How many tasks wait, and since when (monotonic) the oldest does."""

@@ -157,14 +157,21 @@ class Courier:
         """What was accepted and settled this turn, with the credit; a bare credit when only that grew."""
         credit, boot, identity = publisher.credit, publisher.boot, publisher.identity
         settled = publisher.complete or publisher.incomplete
+        seen = publisher.latest
         if publisher.accepted or (credit > publisher.said_credit and not settled):
-            message = Accepted(boot=boot, seqs=publisher.accepted, credit=credit)
+            message = Accepted(boot=boot, seqs=publisher.accepted, credit=credit, seen=seen)
             self.send(self.doors.frontend, identity, message)
         if settled:
             self.send(
                 self.doors.frontend,
                 identity,
-                Settled(boot=boot, credit=credit, complete=publisher.complete, incomplete=publisher.incomplete),
+                Settled(
+                    boot=boot,
+                    credit=credit,
+                    complete=publisher.complete,
+                    incomplete=publisher.incomplete,
+                    seen=seen,
+                ),
             )
         publisher.said_credit = credit
         publisher.accepted, publisher.complete, publisher.incomplete = [], [], []

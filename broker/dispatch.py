@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from broker.backlog import Backlog
 from broker.frames import Counts, Frames
 from broker.outbox import Outbox
-from broker.roster import LARGEST_WINDOW, Roster, Session, Worker
+from broker.roster import FOR_GOOD, LARGEST_WINDOW, Roster, Session, Worker
 from broker.task import DONE, LEASED, QUEUED, OpenFrame, Task
 from broker.wire import PROTOCOL, RESULT_LIMIT, Answer, Beat, Done, Drain, Endpoint, Nack, Ready, Suspicion, Void
 
@@ -36,6 +37,16 @@ class Dispatcher:
     def served(self) -> set[str]:
         """Models that have a session."""
         return {name for name, backlog in self.backlogs.items() if backlog.sessions}
+
+    def pace(self, models: Iterable[str]) -> float:
+        """Frames/s that the slowest of `models` promises; 0.0: one of them has no open session."""
+        return min(
+            (
+                sum(session.pace() for session in self.backlog(model).sessions.values() if session.ready)
+                for model in models
+            ),
+            default=0.0,
+        )
 
     # --- queueing ----------------------------------------------------------------------------------------------------
 
@@ -87,8 +98,13 @@ class Dispatcher:
     def _refusal(self, message: Ready) -> str:
         if message.protocol != PROTOCOL:
             return "protocol"
-        if message.model not in self.backlogs:
+        if message.session in self.roster.over:
+            return self.roster.over[message.session]
+        backlog = self.backlogs.get(message.model)
+        if backlog is None:
             return "unknown_model"
+        if backlog.wanted and message.sha256 != backlog.wanted and backlog.renewed():
+            return "other_version"
         if len(self.roster.sessions) >= self.session_limit:
             return "too_many_sessions"
         bad = (
@@ -115,7 +131,8 @@ class Dispatcher:
         for beat in message.sessions:
             known = self.roster.sessions.get(beat.session)
             if known is None:
-                self.outbox.to_workers.append((identity, Void(session=beat.session, reason="unknown_session")))
+                reason = self.roster.over.get(beat.session, "unknown_session")
+                self.outbox.to_workers.append((identity, Void(session=beat.session, reason=reason)))
             elif known.worker is worker:
                 known.beat(beat)
 
@@ -167,13 +184,23 @@ class Dispatcher:
         """These sessions get no more jobs, and VOID when theirs are done."""
         for session in [self.roster.sessions.get(name) for name in message.sessions]:
             if session is not None and session.worker.identity == identity:
-                session.draining = True
-                session.ready = False
-                self._end_drained(now, session)
+                self.dismiss(now, session, "drained")
+
+    def dismiss(self, now: float, session: Session, reason: str) -> None:
+        """This session gets no more jobs, and VOID `reason` when its are done; the first reason holds."""
+        session.leaves_as = session.leaves_as or reason
+        session.draining = True
+        session.ready = False
+        self._end_drained(now, session)
+
+    def want(self, versions: Mapping[str, str]) -> None:
+        """From now on these versions (model -> sha256) are wanted; of any other model any version is."""
+        for name, backlog in self.backlogs.items():
+            backlog.wanted = versions.get(name, "")
 
     def _end_drained(self, now: float, session: Session) -> None:
         if not session.in_flight:
-            self.lose(now, session, "drained")
+            self.lose(now, session, session.leaves_as)
 
     # --- lost sessions -----------------------------------------------------------------------------------------------
 
@@ -181,13 +208,17 @@ class Dispatcher:
         """Close a session; what it had goes back to the head of the queue, the likely culprits as suspects."""
         self.counts["sessions_lost_total", session.model, reason] += 1
         self.roster.leave(session)
+        said = reason
+        if session.leaves_as in FOR_GOOD:
+            said = session.leaves_as
+            self.roster.end(session, said)
         session.lost_as = reason
         backlog = self.backlogs[session.model]
         backlog.sessions.pop(session.id, None)
         if backlog.alone is session:
             backlog.alone = None
         self.outbox.closed.append(session)
-        self.outbox.to_workers.append((session.worker.identity, Void(session=session.id, reason=reason)))
+        self.outbox.to_workers.append((session.worker.identity, Void(session=session.id, reason=said)))
         tasks = [task for task in session.in_flight.values() if task.state == LEASED and task.session is session]
         under_way = set() if reason == "drained" else set(list(session.in_flight)[: session.depth])
         self.counts["requeued_total", session.model] += len(tasks)
@@ -234,6 +265,9 @@ class Dispatcher:
     def dispatch(self, now: float) -> None:
         """Lease what waits to whoever has credit."""
         for backlog in self.backlogs.values():
+            if backlog.wanted:
+                for session in backlog.outdated():
+                    self.dismiss(now, session, "replaced")
             if backlog.suspects or backlog.alone is not None:
                 self._run_suspect(now, backlog)
             if backlog.sessions:

@@ -70,10 +70,12 @@ class Station(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model of the line and how its workers run it: `workers` processes of `threads` sessions each, `max_delay` in
-    seconds. `engine_threads`: threads inside one call, 0: the cores, divided. `confidence`: least score of a detection,
-    None: as low as the rules ask for; `iou`: boxes of a class that overlap by more are one, None: the workers' own."""
+    seconds. `sha256`: of the version that is wanted; "": that of `file`, where the broker finds it, else any.
+    `engine_threads`: threads inside one call, 0: the cores, divided. `confidence`: least score of a detection, None: as
+    low as the rules ask for; `iou`: boxes of a class that overlap by more are one, None: the workers' own."""
 
     file: str = ""
+    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z", description="the sha256 of a file, 64 hex digits")] = ""
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     max_batch: Annotated[int, Meta(ge=1, le=256)] = 1
@@ -262,7 +264,7 @@ def _reloadable(path: document.KeyPath) -> bool:
     match path:
         case ("stations" | "routes", *_) | ("cameras" | "models", _) | ("limits", "window"):
             return True
-        case ("cameras", _, "station" | "policy" | "deadline"):
+        case ("cameras", _, "station" | "policy" | "deadline") | ("models", _, "file" | "sha256"):
             return True
     return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,8 +17,14 @@ DEAD_AFTER: Final = 0.35
 LARGEST_WINDOW: Final = 4096
 #: A session whose data socket has no peer after so many seconds is given up: something is between it and the port.
 CONNECT_WITHIN: Final = 5.0
+#: exec_timeout is about so many times the slowest call that a session saw while it warmed up.
+EXEC_SLACK: Final = 10
 #: What a lease has beyond the longest time that the jobs in flight may take, in seconds.
 LEASE_MARGIN: Final = 0.25
+#: Sessions that were let go for good and are remembered.
+OVER_KEPT: Final = 1024
+#: The reasons: their worker registers no new session in their place.
+FOR_GOOD: Final = frozenset({"stopped", "replaced"})
 
 
 class Worker:
@@ -48,11 +55,13 @@ class Session:
         "grant",
         "id",
         "in_flight",
+        "leaves_as",
         "lost_as",
         "max_batch",
         "model",
         "opened_at",
         "ready",
+        "sha256",
         "socket",
         "worker",
     )  # fmt: skip
@@ -60,6 +69,7 @@ class Session:
     def __init__(self, message: Ready, worker: Worker, now: float) -> None:
         self.id = message.session
         self.model = message.model
+        self.sha256 = message.sha256
         self.worker = worker
         self.grant = message.grant
         self.depth = message.depth
@@ -70,6 +80,7 @@ class Session:
         self.in_flight: dict[int, Task] = {}
         self.ready = False  # its data socket has a peer
         self.draining = False
+        self.leaves_as = ""  # while it is draining: why
         self.opened_at = now
         self.lost_as = ""
         self.socket: Any = None  # the server's PUSH; opaque here
@@ -91,6 +102,10 @@ class Session:
         self.extend(beat.grant)
         self.exec_age = beat.exec_age
 
+    def pace(self) -> float:
+        """Frames/s that it promises: its exec_timeout is a multiple of the slowest call at its largest batch."""
+        return self.max_batch * EXEC_SLACK / self.exec_timeout
+
     def overdue(self, now: float) -> str:
         """Why this session must be given up now, or ""."""
         if not self.ready and not self.draining and now - self.opened_at > CONNECT_WITHIN:
@@ -109,6 +124,7 @@ class Roster:
     def __init__(self) -> None:
         self.workers: dict[str, Worker] = {}
         self.sessions: dict[str, Session] = {}
+        self.over: OrderedDict[str, str] = OrderedDict()  # sessions that were let go for good, and why
 
     def join(self, message: Ready, identity: bytes, now: float) -> Session | None:
         """Register a session; None when another live process has this worker's name."""
@@ -132,6 +148,12 @@ class Roster:
             worker.alone = None
         if not worker.sessions:
             self.workers.pop(worker.name, None)
+
+    def end(self, session: Session, reason: str) -> None:
+        """Remember that it was let go for good: whoever lost the VOID is told again."""
+        self.over[session.id] = reason
+        if len(self.over) > OVER_KEPT:
+            self.over.popitem(last=False)
 
     def lost(self, now: float) -> Iterator[tuple[Session, str]]:
         """Sessions that are to be given up now, with the reason."""

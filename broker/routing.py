@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from broker.admission import Admission
@@ -48,8 +50,8 @@ class Router:
         self.outbox = Outbox()
         self.egress = Egress()
         self.frames = Frames(epoch, self.egress, self.outbox, self.counts)
-        self.admission = Admission(epoch, line, digest, self.frames, self.outbox, self.counts)
         self.dispatcher = Dispatcher(epoch, self.frames, self.outbox, self.counts, line.limits.sessions)
+        self.admission = Admission(epoch, line, digest, self.frames, self.outbox, self.counts, self.dispatcher.pace)
         self._turn_at = now
         self._checked_at = now
         self._join_heard_at = now
@@ -170,11 +172,13 @@ class Router:
         """The next instant before `horizon` at which `end_turn` has something to do if no message comes, if any."""
         return self.frames.timetable.next(horizon)
 
-    def reload(self, line: Line, digest: str) -> None:
-        """Routes and rules for later frames; what is open keeps what it was admitted with."""
+    def reload(self, line: Line, digest: str, versions: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Routes and rules for later frames; what is open keeps what it was admitted with. `versions`: model -> sha256
+        that is wanted; its sessions take over as soon as one is open."""
         self.line = line
         self.admission.line = line
         self.admission.digest = digest
         self.admission.refresh()
         self._know_models()
+        self.dispatcher.want(versions)
         self.outbox.line_wanted = True

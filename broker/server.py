@@ -5,20 +5,21 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import zmq
 
+from broker import desk, log, wire
 from broker import line as line_file
-from broker import log, wire
 from broker.courier import Courier
 from broker.doors import Doors
 from broker.line import Line, LineError
 from broker.pace import Pace
 from broker.quarantine import Quarantine
-from broker.roster import Session
+from broker.roster import FOR_GOOD, Session
 from broker.routing import Router
 from broker.troubles import Troubles, present
 from broker.wire import WireError
@@ -35,6 +36,8 @@ BUSY: Final = 2000.0
 GATHER: Final = 0.001
 #: Seconds between two looks for what an operator must hear of.
 LOOK_EVERY: Final = 1.0
+#: Reasons for which sessions end that are no trouble.
+ORDERLY: Final = FOR_GOOD | {"drained", "left_out"}
 #: Longest wait while a session's data socket has no peer yet, in seconds.
 OPENING_WAIT: Final = 0.002
 
@@ -47,7 +50,8 @@ class BrokerServer:
     """Routes frames for one line. `run` opens, serves and closes everything in the calling thread.
 
     `context`: to be shared by all who meet over inproc; by default the server has its own.
-    `text`: the line file's text as the join shall get it; made from `line` by default.
+    `text`: the line file's text as the join shall get it; made from `line` by default. `versions`: model -> sha256 of
+    the version that is wanted.
     """
 
     def __init__(
@@ -57,12 +61,14 @@ class BrokerServer:
         text: str | None = None,
         context: zmq.Context[Socket] | None = None,
         quarantine: Path | None = None,
+        versions: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.line = line
         self.text = line_file.to_toml(line) if text is None else text
         self.digest = line_file.digest(self.text)
         self.epoch = secrets.token_hex(6)
         self.router = Router(line, self.digest, self.epoch, time.monotonic())
+        self.router.dispatcher.want(versions)
         self.doors = Doors(line, context)
         self.courier = Courier(self.doors, self.router)
         self.quarantine = Quarantine(quarantine)
@@ -184,7 +190,7 @@ class BrokerServer:
             self._open_session(session)
         for session in outbox.closed:
             self.doors.close_session(session)
-            say = logger.info if session.lost_as in ("drained", "left_out") else logger.warning
+            say = logger.info if session.lost_as in ORDERLY else logger.warning
             say(
                 "session closed", id=session.id, model=session.model, worker=session.worker.name, reason=session.lost_as
             )
@@ -214,16 +220,28 @@ class BrokerServer:
         socket = self.doors.control
         identity, *segments = socket.recv_multipart()
         try:
-            message = wire.decode_message(segments)
-            if not isinstance(message, wire.Reload):
-                raise WireError("unknown_type", f"{type(message).__name__} is no message of an operator")
+            answer = self._answer(wire.decode_message(segments))
         except WireError as error:
             self.router.counts["refused_total", error.reason] += 1
             return
-        changes, errors = self._reload(message.text)
-        self.courier.send(socket, identity, wire.Reloaded(digest=self.digest, changes=changes, errors=errors))
+        self.courier.send(socket, identity, answer)
 
-    def _reload(self, text: str) -> tuple[list[str], list[str]]:
+    def _answer(self, message: wire.Message) -> wire.Message:
+        match message:
+            case wire.Reload():
+                changes, errors = self._reload(message.text, message.versions)
+                return wire.Reloaded(digest=self.digest, changes=changes, errors=errors)
+            case wire.List():
+                return desk.listed(self.router, message)
+            case wire.Stop():
+                logger.info(
+                    "stop asked for", workers=message.workers, models=message.models, everything=message.everything
+                )
+                return desk.stop(self.router, time.monotonic(), message)
+            case _:
+                raise WireError("unknown_type", f"{type(message).__name__} is no message of an operator")
+
+    def _reload(self, text: str, versions: Mapping[str, str]) -> tuple[list[str], list[str]]:
         """Take a new line file: what it changed, and what is wrong with it; if anything is, nothing was changed."""
         try:
             line = line_file.parse(text)
@@ -233,7 +251,7 @@ class BrokerServer:
         if refused:
             return [], refused
         self.line, self.text, self.digest = line, text, line_file.digest(text)
-        self.router.reload(line, self.digest)
+        self.router.reload(line, self.digest, versions)
         logger.info("line file reloaded", digest=self.digest, changes=allowed)
         return allowed, []
 

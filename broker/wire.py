@@ -157,7 +157,8 @@ class Bye(Message, frozen=True, kw_only=True):
 class Welcome(Message, frozen=True, kw_only=True):
     """Answer to HELLO. A new `epoch` is a broker that remembers nothing: send again what is not settled.
 
-    `credit` is the highest `seq` that may be sent; `max_frame` the largest payload in bytes.
+    `credit` is the highest `seq` that may be sent; `max_frame` the largest payload in bytes. `seen`: the highest seq
+    that the broker knew then; each SKIP that was sent after it adds one to the credit.
     """
 
     TYPE = b"\x11"
@@ -165,6 +166,7 @@ class Welcome(Message, frozen=True, kw_only=True):
     credit: Highest
     max_frame: Natural
     protocol: int = PROTOCOL
+    seen: Highest | None = None
 
 
 class Accepted(Message, frozen=True, kw_only=True):
@@ -175,6 +177,7 @@ class Accepted(Message, frozen=True, kw_only=True):
     boot: Label
     seqs: list[Natural]
     credit: Highest
+    seen: Highest | None = None
 
 
 class Settled(Message, frozen=True, kw_only=True):
@@ -186,6 +189,7 @@ class Settled(Message, frozen=True, kw_only=True):
     credit: Highest
     complete: list[Natural] = field(default_factory=list)
     incomplete: list[Natural] = field(default_factory=list)
+    seen: Highest | None = None
 
 
 class Reject(Message, frozen=True, kw_only=True):
@@ -555,11 +559,13 @@ class Picture(Message, frozen=True, kw_only=True):
 
 
 class Reload(Message, frozen=True, kw_only=True):
-    """An operator's new line file (routes and rules)."""
+    """An operator's new line file (routes, rules, models). `versions`: model -> sha256 of the file that is wanted; a
+    model that is not named may be of any version."""
 
     TYPE = b"\x71"
     LIMIT = BATCH_LIMIT
     text: str
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 class Reloaded(Message, frozen=True, kw_only=True):
@@ -572,11 +578,64 @@ class Reloaded(Message, frozen=True, kw_only=True):
     changes: list[str] = field(default_factory=list)
 
 
+class SessionState(Struct, frozen=True, kw_only=True, gc=False):
+    """How a session does: `open`, it takes jobs; `draining`, it finishes what is `in_flight` and is then let go.
+    `dispatched`: jobs that it was given since it registered; `grant`: the highest number that it takes."""
+
+    worker: str
+    session: str
+    model: str
+    sha256: str
+    in_flight: Natural
+    dispatched: Natural
+    grant: Highest
+    open: bool
+    draining: bool
+
+
+class List(Message, frozen=True, kw_only=True):
+    """An operator asks who is registered; `models`: only sessions of these, empty for all."""
+
+    TYPE = b"\x73"
+    LIMIT = BATCH_LIMIT
+    models: list[str] = field(default_factory=list)
+
+
+class Listed(Message, frozen=True, kw_only=True):
+    """The answer: every session, and per model of the line the sha256 that is wanted, empty for any."""
+
+    TYPE = b"\x74"
+    LIMIT = BATCH_LIMIT
+    epoch: str
+    digest: str
+    sessions: list[SessionState]
+    wanted: dict[str, str] = field(default_factory=dict)
+
+
+class Stop(Message, frozen=True, kw_only=True):
+    """Let sessions finish and their workers end: those of `workers`, those of `models`, or with `everything` all."""
+
+    TYPE = b"\x75"
+    LIMIT = BATCH_LIMIT
+    workers: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+    everything: bool = False
+
+
+class Stopped(Message, frozen=True, kw_only=True):
+    """The answer: the sessions that are ending, as they are now. `unknown` not empty: nothing was stopped."""
+
+    TYPE = b"\x76"
+    LIMIT = BATCH_LIMIT
+    sessions: list[SessionState] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
 MESSAGES: Final[tuple[type[Message], ...]] = (
     Hello, Frame, Skip, Bye, Welcome, Accepted, Settled, Reject,
     Ready, Beat, Done, Nack, Drain, Endpoint, Void, Job,
     Expect, Result, Suspect, Note, LineText, JoinHello, Jack, Closed,
-    Since, Page, End, Gone, Copy, Ask, Picture, Reload, Reloaded,
+    Since, Page, End, Gone, Copy, Ask, Picture, Reload, Reloaded, List, Listed, Stop, Stopped,
 )  # fmt: skip
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

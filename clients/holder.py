@@ -48,6 +48,8 @@ class Holder:
         self.refusal: Refusal | None = None
         self.held: dict[int, Held] = {}
         self.skips: dict[int, Skip] = {}
+        self._seen: int | None = None  # highest seq that the broker has said to know; None: it does not say
+        self._skips_sent: deque[int] = deque(maxlen=SKIPS_HELD)  # after that
         self.count: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
@@ -123,6 +125,8 @@ class Holder:
         if isinstance(outgoing.message, Hello):
             self._quiet_since = now
             return
+        if isinstance(outgoing.message, Skip):
+            self._skip_sent(outgoing.message.key.seq)
         held = self.held.get(self._queue.popleft())
         if held is not None:
             if self._probe_at > -math.inf:
@@ -184,7 +188,10 @@ class Holder:
     def _welcome(self, message: Welcome, now: float) -> list[Ended]:
         new = message.epoch != self.epoch
         fresh = new or not self.open
-        self.credit = message.credit if new else max(self.credit, message.credit)
+        if new:
+            self._seen, self.credit = None, -1
+            self._skips_sent.clear()
+        self._allow(message)
         self.epoch = message.epoch
         self.max_frame = message.max_frame
         self.open = True
@@ -198,7 +205,7 @@ class Holder:
         return ended
 
     def _accepted(self, message: Accepted, now: float) -> None:
-        self._extend(message.credit)
+        self._extend(message)
         if self._probe in message.seqs:
             self._uncrowd()
         for seq in message.seqs:
@@ -211,7 +218,7 @@ class Holder:
                 self._quiet_since = now
 
     def _settled(self, message: Settled, now: float) -> list[Ended]:
-        self._extend(message.credit)
+        self._extend(message)
         ended = []
         for outcome, seqs in (("complete", message.complete), ("incomplete", message.incomplete)):
             for seq in seqs:
@@ -254,10 +261,24 @@ class Holder:
     def _uncrowd(self) -> None:
         self._probe, self._probe_at = -1, -math.inf
 
-    def _extend(self, credit: int) -> None:
+    def _extend(self, message: Accepted | Settled) -> None:
         # Before WELCOME it may be the word of a broker that is gone, about a credit that is no more.
         if self.open:
-            self.credit = max(self.credit, credit)
+            self._allow(message)
+
+    def _allow(self, message: Welcome | Accepted | Settled) -> None:
+        """Take the credit; each skip that the broker had not seen when it said so used up a seq, and no room."""
+        if message.seen is not None:
+            self._seen = message.seen if self._seen is None else max(self._seen, message.seen)
+            while self._skips_sent and self._skips_sent[0] <= self._seen:
+                self._skips_sent.popleft()
+        # Words come in their order, so that an older `seen` is never beside a newer credit.
+        self.credit = max(self.credit, message.credit + len(self._skips_sent))
+
+    def _skip_sent(self, seq: int) -> None:
+        if self._seen is not None and seq > (self._skips_sent[-1] if self._skips_sent else self._seen):
+            self._skips_sent.append(seq)
+            self.credit += 1
 
     def _end(self, held: Held, outcome: str, reason: str, now: float) -> Ended:
         del self.held[held.seq]

@@ -71,6 +71,48 @@ def up(
     raise typer.Exit(command.run(described, line, json=json, live=table))
 
 
+@app.command("rolling-restart")
+def rolling_restart(
+    line: LineFile,
+    model: Annotated[list[str] | None, typer.Option("--model", help="Only workers of this model; repeat.")] = None,
+    stand_in: Annotated[
+        bool, typer.Option("--stand-in/--no-stand-in", help="One worker more of the model meanwhile, if memory allows.")
+    ] = True,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each step of each worker.")] = 60.0,
+    control: Annotated[str, typer.Option(help="The broker's control endpoint; default: the line file's.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON list of the workers at the end.")] = False,
+) -> None:
+    """Start the workers of a running line again, one after another, while frames flow; none is lost or run twice.
+
+    Each worker finishes what it has and ends; its supervisor (gongwei up, systemd) starts it again; then the next one.
+    Meanwhile a stand-in of the model runs here. After a reload that changed a model's file, this brings the new version
+    in. Exit code 1 when a worker does not come back or the stand-in does not start, 2 for a line file that cannot be
+    used.
+
+    Examples:
+
+      gongwei rolling-restart line.toml
+
+      broker reload line.toml && gongwei rolling-restart line.toml --model surface
+    """
+    from json import dumps
+
+    from broker.operator import Operator, Unanswered
+    from ops.rolling import Rolling, RollingError
+
+    described = _load(line)
+    try:
+        with Operator(control or described.endpoints.control) as operator:
+            rolling = Rolling(operator, described, line, timeout=timeout, say=lambda text: typer.echo(text, err=True))
+            done = rolling.run(model or [], stand_in=stand_in)
+    except (RollingError, Unanswered) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(
+        dumps([one._asdict() for one in done]) if json else f"restarted: {', '.join(one.worker for one in done)}"
+    )
+
+
 @app.command()
 def demo(
     model: Annotated[

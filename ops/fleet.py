@@ -125,7 +125,8 @@ class Fleet:
         if delay is not None:
             count = self.supervisor.children[name].restarts + 1
             text = f"{name} ended ({describe(code)}): restart {count} in {delay:g} s"
-            self._voice.say(text, level="warning")
+            # Code 0: it was let go in order, by `workers stop` or because another version of its model took over.
+            self._voice.say(text, level="info" if code == 0 else "warning")
         elif code == 0:
             self._voice.say(f"{name} is done")
         else:

@@ -78,17 +78,32 @@ def sessions(line: Line) -> dict[str, int]:
     return {name: model.workers * model.threads for name, model in line.models.items() if model.file}
 
 
+def stand_in(name: str, model: Model, path: Path) -> Spec:
+    """One worker more of `model`, for the time in which the others are started again; it has no metrics port."""
+    options = _options(name, stand_in_name(name), model)
+    return _spec(f"worker/{stand_in_name(name)}", Stage.WORKER, ("workers", "start"), path, *options)
+
+
+def stand_in_name(model: str) -> str:
+    """What the stand-in of a model is called at the broker; two at once would be refused there."""
+    return f"{model}-stand-in"
+
+
 def _worker(name: str, index: int, model: Model, path: Path, metrics: int) -> Spec:
-    options = [
+    options = _options(name, f"{name}-{index}", model)
+    if metrics:
+        options += ["--metrics-port", str(metrics)]
+    return _spec(f"worker/{name}-{index}", Stage.WORKER, ("workers", "start"), path, *options, metrics=metrics)
+
+
+def _options(name: str, worker: str, model: Model) -> list[str]:
+    return [
         "--model", name,
-        "--name", f"{name}-{index}",
+        "--name", worker,
         "--threads", str(model.threads),
         "--max-batch", str(model.max_batch),
         "--max-delay", f"{model.max_delay * 1e3:g}",
     ]  # fmt: skip
-    if metrics:
-        options += ["--metrics-port", str(metrics)]
-    return _spec(f"worker/{name}-{index}", Stage.WORKER, ("workers", "start"), path, *options, metrics=metrics)
 
 
 def _spec(

@@ -21,6 +21,7 @@ from ops.bench.broker import Plan
 from ops.bench.child import command
 from ops.bench.compare import Results, Row, make_rows, make_targets, spread
 from ops.bench.crew import BenchError, open_crew, wait_until
+from ops.bench.overload import Load, Overload, fairness
 from ops.bench.plot import draw
 from ops.bench.report import worker_table
 from ops.bench.soak import Record, Series, Soak, slope
@@ -349,7 +350,55 @@ def test_worker_bench_says_why_a_worker_does_not_start(workload: Workload) -> No
         ("broker", "--models", "0"),
         ("worker", "--model", "missing.onnx"),
         ("soak", "--size", "-1"),
+        ("overload", "--policies", "inspekt"),
+        ("overload", "--cameras", "0"),
+        ("overload", "--kinds", "unequal"),
     ],
 )
 def test_usage_errors_exit_with_2(arguments: tuple[str, ...]) -> None:
     assert bench(*arguments).exit_code == 2
+
+
+# --- overload --------------------------------------------------------------------------------------------------------
+
+
+def test_fairness_is_jains_index() -> None:
+    assert fairness([5, 5, 5, 5]) == 1.0
+    assert fairness([20, 0, 0, 0]) == 0.25
+    assert math.isnan(fairness([0, 0]))
+
+
+def test_a_load_names_the_targets_that_it_missed() -> None:
+    case = Overload(policy="inspect", cameras=2, deadline=1.0)
+    good = Load(
+        overload=case, sent=100, skipped=200, complete=100, incomplete=0, joined={"camera-0": 50, "camera-1": 50},
+        settle=[0.5] * 100,
+    )  # fmt: skip
+    assert list(good.misses()) == []
+    bad = msgspec.structs.replace(
+        good, complete=90, incomplete=10, joined={"camera-0": 90}, settle=[1.5] * 100, broker=61_000_000
+    )
+    assert [text.split(" ")[0] for text in bad.misses()] == ["fairness", "the", "90.0%", "p99"]
+    monitor = msgspec.structs.replace(good, overload=Overload(policy="monitor", cameras=2), seconds=[9.0])
+    assert [text.split(",")[0] for text in monitor.misses()] == ["p99 age 9.000 s"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["inspect", "monitor"])
+def test_bench_overload_reconciles_and_nobody_starves(tmp_path: Path, policy: str) -> None:
+    """Real processes; the bounds are wide, for machines are shared. The close ones are in test_overload.py."""
+    report = tmp_path / "overload.json"
+    ended = bench(
+        "overload", "--policies", policy, "--cameras", "6", "--kinds", "greedy", "--seconds", "4", "--size", "100k",
+        "--deadline", "2", "--report", str(report),
+    )  # fmt: skip
+    assert ended.exit_code == 0, ended.output
+    (load,) = json.loads(report.read_text())["loads"]
+    assert load["problems"] == []
+    assert load["skipped"] > load["sent"] or policy == "monitor"
+    assert len(load["joined"]) == 6
+    assert fairness(list(load["joined"].values())) >= 0.8
+    if policy == "inspect":
+        assert load["incomplete"] <= 0.1 * load["complete"]
+    else:
+        assert max(load["seconds"]) < 2.0

@@ -269,6 +269,42 @@ def test_a_skip_uses_up_a_seq_and_needs_no_credit() -> None:
     assert key.seq == 1 and holder.skipped == {"no_credit": 1}
 
 
+def test_a_credit_is_good_for_the_seq_after_skips_that_the_broker_had_not_seen() -> None:
+    """A trigger that comes sooner than the broker's word would else find each credit used up by the skip before."""
+    holder = opened(credit=0)
+    holder.receive(Welcome(epoch="e1", credit=0, max_frame=1000, seen=-1), 0.0)
+    holder.take(PICTURE, None, 0.0)
+    say(holder, 0.0)
+    for _ in range(3):
+        assert not holder.room()
+        holder.skip("no_credit")
+        say(holder, 0.0)
+    holder.receive(Settled(boot=holder.boot, credit=1, complete=[0], seen=0), 0.1)
+    assert (holder.credit, holder.next_seq, holder.room()) == (4, 4, True)
+    holder.receive(Accepted(boot=holder.boot, seqs=[], credit=4, seen=3), 0.2)
+    assert holder.credit == 4, "what the broker has seen is in its own word"
+
+
+def test_a_skip_that_is_told_again_is_no_second_credit() -> None:
+    holder = opened(credit=0)
+    holder.receive(Welcome(epoch="e1", credit=0, max_frame=1000, seen=-1), 0.0)
+    holder.skip("no_credit")
+    say(holder, 0.0)
+    holder.disconnected()
+    say(holder, 0.1)
+    holder.receive(Welcome(epoch="e1", credit=1, max_frame=1000, seen=0), 0.1)
+    assert [type(message) for message in say(holder, 0.1)] == [Skip]
+    assert holder.credit == 1
+
+
+def test_of_a_broker_that_does_not_say_what_it_has_seen_the_credit_is_plain() -> None:
+    holder = opened(credit=0)
+    holder.skip("no_credit")
+    say(holder, 0.0)
+    holder.receive(Accepted(boot=holder.boot, seqs=[], credit=0), 0.1)
+    assert holder.credit == 0
+
+
 def test_a_skip_is_told_again_until_a_later_frame_is_settled() -> None:
     holder = opened()
     holder.skip("no_credit")

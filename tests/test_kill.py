@@ -24,6 +24,7 @@ class Consumer:
 
     def __init__(self, endpoint: str) -> None:
         self.keys: list[tuple[str, str, int]] = []
+        self.bodies: list[Any] = []
         self._endpoint = endpoint
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -39,25 +40,30 @@ class Consumer:
     def _run(self) -> None:
         with zmq.Context() as context, context.socket(zmq.SUB) as socket:
             socket.linger = 0
+            socket.rcvhwm = 0
             socket.subscribe(b"frame/")
             socket.connect(self._endpoint)
             while not self._stop.is_set():
                 if socket.poll(50):
                     body = msgspec.msgpack.decode(socket.recv_multipart()[2])
+                    self.bodies.append(body)
                     self.keys.append((body["camera"], body["boot"], body["seq"]))
 
 
 class Feeder(threading.Thread):
-    """Sends `frames` pictures as credit allows."""
+    """Sends `frames` pictures as credit allows; fewer when `finish` is set meanwhile."""
 
-    def __init__(self, camera: Camera, frames: int) -> None:
+    def __init__(self, camera: Camera, frames: int, finish: threading.Event | None = None) -> None:
         super().__init__()
         self.camera = camera
         self.frames = frames
+        self.finish = finish or threading.Event()
         self.sent = 0
 
     def run(self) -> None:
         for number in range(self.frames):
+            if self.finish.is_set():
+                return
             self.camera.send(spots(number), timeout=60.0)
             self.sent += 1
 

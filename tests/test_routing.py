@@ -404,6 +404,20 @@ def test_skips_and_ends_of_boots_are_recorded() -> None:
     assert world.ledger.boots == {("cam0", "b0"): "ended"}
 
 
+def test_a_skip_gives_back_the_seq_that_it_used_up_and_a_repeated_one_nothing() -> None:
+    world = World(cameras=1)
+    world.calm(0.2)
+    publisher = world.router.admission.publishers["cam0"]
+    while world.cameras["cam0"].shoot(LONG):
+        pass
+    world.exchange()
+    credit, seq = publisher.credit, world.cameras["cam0"].next_seq
+    for _ in range(2):
+        world.from_camera("cam0", Skip(key=Key("cam0", "b0", seq), reason="no_credit"))
+        world.turn()
+        assert (publisher.latest, publisher.credit) == (seq, credit + 1)
+
+
 def test_a_drained_session_finishes_and_is_told_so() -> None:
     world = World(models=("det",))
     world.calm(0.3)

@@ -95,6 +95,12 @@ class WholeLine:
                 continue
             self.published.append((topic.decode(), msgspec.msgpack.decode(header), msgspec.msgpack.decode(body)))
 
+    def wait_for(self, done: Callable[[], bool], timeout: float = 30.0) -> None:
+        """Until `done()`, which asks some process of the line."""
+        end = time.monotonic() + timeout
+        while not done():
+            assert time.monotonic() < end, "not in time"
+
     def report(self) -> dict[str, Any]:
         return report(self.ledger)
 

@@ -1,4 +1,4 @@
-"""The `workers` command: run model workers, try a model on pictures, prepare model files."""
+"""The `workers` command: run model workers, list and stop them, try a model on pictures, prepare model files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from broker import line as line_file
 from broker import log
 from broker.ending import when_asked_to_end
 from broker.line import Line, LineError
-from workers import heap
+from workers import heap, operate
 from workers.check import looked, show
 from workers.errors import WorkersError
 from workers.flags import Flags, hints, model_options
@@ -23,6 +23,8 @@ from workers.model import Hints
 from workers.worker import Worker, default_name
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+app.command("list")(operate.listing)
+app.command("stop")(operate.stop)
 logger = log.get("workers")
 
 #: Exit code when a model thread had to be left behind.

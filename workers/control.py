@@ -92,7 +92,7 @@ class Control:
                 for member in self._members:
                     member.session.start(context)
                     poller.register(member.session.answers, zmq.POLLIN)
-                while not self.stopping.is_set():
+                while not self.stopping.is_set() and not self._dismissed():
                     self._turn(dealer, poller)
                 self._drain(dealer, poller, drain_timeout)
             finally:
@@ -102,6 +102,10 @@ class Control:
                     member.registration.end()
                     self.stuck |= not member.session.stop(STOP_TIMEOUT)
                 self._show_sessions()
+
+    def _dismissed(self) -> bool:
+        """The broker has let every session go for good: an operator stopped them, or another version took over."""
+        return all(member.registration.state is State.ENDED for member in self._members)
 
     def _connect(self, dealer: zmq.Socket[bytes]) -> None:
         # No ZMQ_IMMEDIATE: with it libzmq (4.3.5) aborts when a connection breaks while a message is read. `_send` asks
@@ -221,6 +225,8 @@ class Control:
                 logger.warning("the broker's line does not name this model: add it and reload; asking again", **said)
             case "too_many_sessions":
                 logger.warning("the broker takes no more sessions: raise limits.sessions; asking again", **said)
+            case "other_version":
+                logger.warning("the line wants another version of this model; asking again", **said)
             case _:
                 logger.info("session closed", **said)
 

@@ -25,6 +25,8 @@ logger = log.get(__name__)
 GLANCE: Final = 0.05
 #: Tries after which a job that raises in the engine has failed; before, another session may do better.
 TRIES: Final = 2
+#: Hex digits of the model's sha256 that an answer carries.
+VERSION: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Inference:
         self.window = BUFFERS * runner.max_batch
         self._runner = runner
         self._model = runner.options.name
+        self._version = runner.engine.signature.sha256[:VERSION]
         self._batches = batches
         self._metrics = metrics
         self._logger = logger.bind(session=label)
@@ -129,7 +132,8 @@ class Inference:
         for stage, seconds in timings.items():
             self._metrics.stages.labels(self._model, stage).observe(seconds)
         rounded = {stage: round(seconds, 6) for stage, seconds in timings.items()}
-        return msgspec.msgpack.encode(result | {"timings": rounded | {"batch": call.count}})
+        told = {"version": self._version, "timings": rounded | {"batch": call.count}}
+        return msgspec.msgpack.encode(result | told)
 
     def _message(self, work: Work, body: bytes) -> Done | Nack:
         job, tally = work.job, work.tally

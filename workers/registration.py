@@ -20,7 +20,9 @@ TAKEN: Final = 1.5
 #: Reasons of VOID that no repetition will change.
 FINAL_REASONS: Final = frozenset({"protocol", "ready_invalid"})
 #: Reasons of VOID that only an operator can change.
-UNWANTED_REASONS: Final = frozenset({"unknown_model", "too_many_sessions"})
+UNWANTED_REASONS: Final = frozenset({"unknown_model", "too_many_sessions", "other_version"})
+#: Reasons of VOID after which the session is over for good.
+ENDING_REASONS: Final = frozenset({"stopped", "replaced"})
 
 
 class State(Enum):
@@ -84,8 +86,8 @@ class Registration:
             raise RefusedError(_refusal(self.model, reason))
         if reason == "name_taken":
             self._name_taken(now)
-        if self.state is State.DRAINING:
-            self.state = State.ENDED
+        if self.state is State.DRAINING or reason in ENDING_REASONS:
+            self.state, self.announced = State.ENDED, False
             return True
         self._renew(now, reason)
         return True

@@ -154,6 +154,51 @@ def soak(
     raise typer.Exit(0 if show_soak(settings, report, plot) else 1)
 
 
+@app.command()
+def overload(
+    policies: Annotated[str, typer.Option(help="inspect, monitor or both.")] = "inspect,monitor",
+    cameras: Annotated[str, typer.Option(help="Numbers of cameras.")] = "4,16",
+    kinds: Annotated[str, typer.Option(help="equal, mixed (sizes), greedy (one camera at 10 times the rate).")] = (
+        "equal,mixed,greedy"
+    ),
+    times: Annotated[
+        float, typer.Option(min=0.1, help="What the cameras offer, in times of what the worker does.")
+    ] = 3.0,
+    service: Annotated[float, typer.Option(min=0.001, max=0.1, help="Seconds of the worker for a frame.")] = 0.02,
+    deadline: Annotated[float, typer.Option(min=0.01, help="Seconds from capture to answer.")] = 1.0,
+    seconds: Annotated[float, typer.Option(min=0.5, help="How long each case runs.")] = 10.0,
+    size: Annotated[str, typer.Option(help="Payload of a frame in bytes (300k, 6m), made a square picture.")] = "300k",
+    transport: Annotated[str, typer.Option(help="tcp or ipc.")] = "tcp",
+    folder: Annotated[Path | None, typer.Option(help="Where ledgers are put for the time.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write all figures as JSON (or the table, if it ends in .md).")
+    ] = None,
+) -> None:
+    """Cameras that offer more than the workers can do: who gets how much, how late, how fresh, what the broker holds.
+
+    Broker and join are the real ones; cameras and worker speak the real protocol, without pictures or models. Exit code
+    1 if a process ended or the counts differ at the end; a missed target is reported, not an error.
+
+    Examples:
+
+        gongwei bench overload
+
+        gongwei bench overload --policies monitor --cameras 16 --kinds greedy --seconds 30 --report overload.json
+    """
+    from ops.bench.overload import parse_cases
+    from ops.bench.screen import show_overload
+
+    try:
+        cases = parse_cases(
+            policies, cameras, kinds, times=times, service=service, deadline=deadline, seconds=seconds,
+            side=math.isqrt(_parse_size(size)), transport=_parse_transports(transport)[0],
+            folder=str(folder.resolve()) if folder else None,
+        )  # fmt: skip
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    raise typer.Exit(0 if show_overload(cases, report) else 1)
+
+
 def _parse_size(text: str) -> int:
     number, factor = text.strip().lower(), 1
     if number and number[-1] in _UNITS:

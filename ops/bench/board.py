@@ -28,6 +28,8 @@ class Slot(IntEnum):
     REPEATED = 6
     VOIDED = 7
     SAMPLED = 8
+    SKIPPED = 9
+    HELD_BYTES = 10
     RECEIVED = 16
 
 
@@ -61,6 +63,9 @@ class Board:
         for view in (self.counts, self.latencies, self._view):
             view.release()
         self._map.close()
+
+    def __str__(self) -> str:
+        return ", ".join(f"{slot.name.lower()} {self.counts[slot]}" for slot in Slot if self.counts[slot]) or "no count"
 
     def stop_sources(self) -> None:
         """Ask cameras and senders to send nothing more, and to wait for what is under way."""

@@ -1,4 +1,4 @@
-"""Lean cameras: they speak the whole protocol of an `inspect` camera, but their pictures are one prepared buffer.
+"""Lean cameras: they speak the whole protocol of a camera, but their pictures are one prepared buffer.
 
 The real client (`clients.camera`) keeps every picture until it is settled; here only counts are kept, so that the load
 generator takes as little as possible of the processors that the broker needs.
@@ -6,8 +6,10 @@ generator takes as little as possible of the processors that the broker needs.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
+from collections import deque
 from contextlib import ExitStack
 from itertools import cycle
 from pathlib import Path
@@ -24,8 +26,10 @@ from broker.wire import (
     Frame,
     Hello,
     Key,
+    Policy,
     Reject,
     Settled,
+    Skip,
     Welcome,
     decode_message,
     encode,
@@ -40,7 +44,9 @@ class Cameras(Struct, frozen=True, kw_only=True, tag=True):
     """Cameras `names`, each with at most `window` unsettled frames; `rate` frames/s each (0: as fast as credit).
 
     The payload is `size` zeros, or the pictures in `files` one after the other. Zeros sent at a rate begin with the
-    time of sending.
+    time of sending. `rates` and `shapes`: of each camera, where they differ; a picture then has its shape's size.
+    `live`: a picture without credit is skipped, and the broker told; else it waits. `timed`: keep the seconds from
+    sending to SETTLED.
     """
 
     frontend: str
@@ -53,11 +59,19 @@ class Cameras(Struct, frozen=True, kw_only=True, tag=True):
     files: list[str] = []
     budget: float = 5.0
     rate: float = 0.0
+    policy: Policy = "inspect"
+    live: bool = False
+    timed: bool = False
+    rates: list[float] = []
+    shapes: list[list[int]] = []
 
     def run(self, board: Board) -> None:
         """Send until the board says stop, wait for what is unsettled, say BYE."""
         with open_context(self.io_threads) as context, ExitStack() as stack:
-            cameras = [_Camera(self, name, stack.enter_context(context.socket(zmq.DEALER))) for name in self.names]
+            cameras = [
+                _Camera(self, number, stack.enter_context(context.socket(zmq.DEALER)))
+                for number in range(len(self.names))
+            ]
             poller = zmq.Poller()
             for camera in cameras:
                 camera.start()
@@ -72,29 +86,39 @@ class Cameras(Struct, frozen=True, kw_only=True, tag=True):
                 camera.finish(board)
 
     def _idle_ms(self) -> int:
-        return 1 if self.rate else 20
+        return 1 if self.rate or self.rates else 20
 
-    def payloads(self) -> list[bytes | bytearray]:
+    def shape_of(self, number: int) -> list[int]:
+        return self.shapes[number] if self.shapes else self.shape
+
+    def payloads(self, number: int = 0) -> list[bytes | bytearray]:
         """What is sent, in turn. A few buffers where each is stamped, since libzmq may still read the one sent last."""
         if self.files:
             return [Path(file).read_bytes() for file in self.files]
+        if self.shapes:
+            return [bytes(math.prod(self.shapes[number]))]
         return [bytearray(self.size) for _ in range(16)] if self.rate else [bytes(self.size)]
 
 
 class _Camera:
     """One camera: its socket, and what it knows of its frames."""
 
-    def __init__(self, cameras: Cameras, name: str, socket: zmq.Socket[bytes]) -> None:
+    def __init__(self, cameras: Cameras, number: int, socket: zmq.Socket[bytes]) -> None:
         self.socket = socket
         self._settings = cameras
-        self._name = name
+        self._name = cameras.names[number]
         self._boot = secrets.token_hex(6)
-        self._payloads = cycle(cameras.payloads())
-        self._stamped = bool(cameras.rate) and not cameras.files
+        self._rate = cameras.rates[number] if cameras.rates else cameras.rate
+        self._shape = cameras.shape_of(number)
+        self._payloads = cycle(cameras.payloads(number))
+        self._stamped = bool(cameras.rate) and not cameras.files and not cameras.shapes
         self._epoch = ""
         self._credit = -1
         self._next = 0
         self._unsettled = 0
+        self._unaccepted = 0
+        self._unseen: deque[int] = deque()  # skips that the broker had not seen at its last word
+        self._sent: dict[int, tuple[float, int]] = {}  # unsettled seq -> when it was sent, bytes
         self._due = time.monotonic()
         self._hello_due = 0.0
 
@@ -107,16 +131,55 @@ class _Camera:
         """Send what credit, window and rate allow, at most a burst; returns how many frames."""
         now = time.monotonic()
         self._greet(now)
+        if not self._epoch:
+            self._due = now
+            return 0
         for sent in range(BURST):
-            if self._next > self._credit or self._unsettled >= self._settings.window:
+            if self._rate and now < self._due:
                 return self._count(board, sent)
-            if self._settings.rate:
-                if now < self._due:
-                    return self._count(board, sent)
-                self._due = max(self._due + 1 / self._settings.rate, now)
-            if not self._send_frame():
+            if not self._may_send():
+                self._miss(now, board)
                 return self._count(board, sent)
+            if not self._send_frame(now, board):
+                return self._count(board, sent)
+            if self._rate:
+                self._due += 1 / self._rate
+                if not self._settings.live:  # what was late is not made up for
+                    self._due = max(self._due, now)
         return self._count(board, BURST)
+
+    def _may_send(self) -> bool:
+        if self._settings.policy == "monitor" and self._unaccepted:
+            return False
+        return self._next <= self._credit and self._unsettled < self._settings.window
+
+    def _miss(self, now: float, board: Board) -> None:
+        """There is a picture and no credit: a live camera skips it, a monitor has a newer one before it can send."""
+        monitor = self._settings.policy == "monitor"
+        if not self._rate or not (monitor or self._settings.live):
+            return
+        while self._due + (1 / self._rate if monitor else 0.0) <= now:
+            if not monitor and not self._skip():
+                return
+            self._due += 1 / self._rate
+            board.counts[Slot.SKIPPED] += 1
+
+    def _skip(self) -> bool:
+        key = Key(self._name, self._boot, self._next)
+        try:
+            self.socket.send_multipart(encode(Skip(key=key, reason="no_credit")), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        self._unseen.append(self._next)
+        self._credit += 1
+        self._next += 1
+        return True
+
+    def _allow(self, credit: int, seen: int | None) -> None:
+        """Each skip that the broker had not seen when it said so used up a seq, and no room for a frame."""
+        while self._unseen and self._unseen[0] <= (seen or 0):
+            self._unseen.popleft()
+        self._credit = max(self._credit, credit + len(self._unseen))
 
     def take(self, board: Board) -> None:
         """Take all that the broker has said."""
@@ -140,40 +203,53 @@ class _Camera:
     def _handle(self, message: object, board: Board) -> None:
         match message:
             case Settled():
-                done = len(message.complete) + len(message.incomplete)
-                self._unsettled -= done
-                self._credit = max(self._credit, message.credit)
+                self._settle([*message.complete, *message.incomplete], board)
+                self._allow(message.credit, message.seen)
                 board.counts[Slot.COMPLETE] += len(message.complete)
                 board.counts[Slot.INCOMPLETE] += len(message.incomplete)
             case Accepted():
-                self._credit = max(self._credit, message.credit)
+                self._allow(message.credit, message.seen)
+                self._unaccepted -= len(message.seqs)
                 board.counts[Slot.ACCEPTED] += len(message.seqs)
             case Welcome():
                 # A second epoch would mean frames to send again, which a lean camera has not kept: count it as lost.
                 board.counts[Slot.REPEATED] += bool(self._epoch) and message.epoch != self._epoch
                 self._epoch = message.epoch
-                self._credit = max(self._credit, message.credit)
+                self._allow(message.credit, message.seen)
             case Reject():
                 board.counts[Slot.REJECTED] += 1
-                self._unsettled -= message.key is not None
+                if message.key is not None:
+                    self._unaccepted -= 1
+                    self._settle([message.key.seq], board, count=False)
+
+    def _settle(self, seqs: list[int], board: Board, count: bool = True) -> None:
+        now = time.monotonic()
+        for sent_at, size in [self._sent.pop(seq) for seq in seqs if seq in self._sent]:
+            self._unsettled -= 1
+            board.counts[Slot.HELD_BYTES] -= size
+            if self._settings.timed and count:
+                board.add_latency(now - sent_at)
 
     def _greet(self, now: float) -> None:
         if now >= self._hello_due:
             self._hello_due = now + _HELLO_SECONDS
-            self.socket.send_multipart(encode(Hello(camera=self._name, boot=self._boot, protocol=PROTOCOL)))
+            self.socket.send_multipart(encode(self._hello()))
 
-    def _send_frame(self) -> bool:
+    def _hello(self) -> Hello:
+        return Hello(camera=self._name, boot=self._boot, protocol=PROTOCOL, policy=self._settings.policy)
+
+    def _send_frame(self, now: float, board: Board) -> bool:
         payload = next(self._payloads)
         if self._stamped:
             assert isinstance(payload, bytearray)
             STAMP.pack_into(payload, 0, time.monotonic())
         frame = Frame(
             key=Key(self._name, self._boot, self._next),
-            policy="inspect",
+            policy=self._settings.policy,
             encoding=self._settings.encoding,
-            shape=self._settings.shape,
+            shape=self._shape,
             len=len(payload),
-            age=0.0,
+            age=max(0.0, now - self._due) if self._rate else 0.0,
             budget=self._settings.budget,
         )
         kind, header = encode(frame)
@@ -183,8 +259,11 @@ class _Camera:
             return False
         self.socket.send(header, zmq.NOBLOCK | zmq.SNDMORE)
         self.socket.send(payload, zmq.NOBLOCK, copy=len(payload) < COPY_THRESHOLD)
+        self._sent[self._next] = (now, len(payload))
         self._next += 1
         self._unsettled += 1
+        self._unaccepted += 1
+        board.counts[Slot.HELD_BYTES] += len(payload)
         return True
 
     def _count(self, board: Board, sent: int) -> int:

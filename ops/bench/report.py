@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.bench.compare import Row, Target, format_size
+from ops.bench.overload import Load, quantile
 from ops.bench.soak import Record, slope
 from ops.bench.trial import Settings
 from ops.bench.worker import TARGET, CaseResult, Workload
@@ -131,6 +132,33 @@ def soak_table(record: Record) -> Table:
     bare = record.broker_without_payloads()
     ends = (bare[-1], max(bare), record.growth(bare))
     made.add_row("broker less in flight", *(figure(value, 1, 1e-6) for value in ends), "–", "–", "–")
+    return made
+
+
+def overload_table(loads: list[Load]) -> Table:
+    """A line for each case: what was offered and taken, and what became of it."""
+    made = table(
+        "Overload",
+        *("policy, cameras", "offered/s", "taken/s", "joined/s", "least, most of one camera", "fairness", "complete %"),
+        *("SETTLED p99 s", "deadline s", "joined age p99 s", "bound s", "held MB", "broker beyond MB"),
+    )
+    for load in loads:
+        case = load.overload
+        shares = [load.joined.get(name, 0) for name in case.names()]
+        inspect = case.policy == "inspect"
+        made.add_row(
+            f"{case.policy}, {case.cameras} {case.kind}",
+            *(figure(value / case.seconds, 1) for value in (load.sent + load.skipped, load.sent, sum(shares))),
+            f"{min(shares)}, {max(shares)}",
+            figure(load.fairness, 3),
+            figure(100 * load.kept, 2) if inspect else "–",
+            figure(quantile(load.settle, 0.99), 3) if inspect else "–",
+            figure(case.deadline, 1) if inspect else "–",
+            figure(quantile(load.seconds, 0.99), 3),
+            "–" if inspect else figure(case.freshest(), 3),
+            figure(load.held, 1, 1e-6),
+            figure(load.broker, 1, 1e-6),
+        )
     return made
 
 

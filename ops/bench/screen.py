@@ -10,10 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ops.bench.broker import Plan, paced_rate, profile_broker, run_plan
 from ops.bench.compare import format_size, make_rows, make_targets
 from ops.bench.crew import BenchError
+from ops.bench.overload import Load, Overload, run_overload
 from ops.bench.plot import draw
 from ops.bench.report import (
     describe,
     describe_workload,
+    overload_table,
     print_busy_warning,
     soak_table,
     tables,
@@ -118,6 +120,38 @@ def show_soak(soak: Soak, report: Path | None, picture: Path | None) -> bool:
     if picture:
         draw(record, picture)
     return not problems
+
+
+def show_overload(cases: list[Overload], report: Path | None) -> bool:
+    """Run all cases, print their table and what was missed, write the report; False when one does not reconcile."""
+    output, errors = open_console(), Console(stderr=True)
+    machine = this_machine()
+    print_busy_warning(errors, machine)
+    loads: list[Load] = []
+    failures: list[str] = []
+    with open_progress(errors) as progress:
+        task = progress.add_task("", total=len(cases))
+        for case in cases:
+            progress.update(task, description=f"{case.policy} {case.cameras} {case.kind}")
+            try:
+                loads.append(run_overload(case))
+            except BenchError as error:
+                failures.append(f"{case.policy}, {case.cameras} cameras, {case.kind}: {error}")
+            progress.advance(task)
+    shown = [overload_table(loads)]
+    output.print(f"{machine}\n", highlight=False)
+    output.print(shown[0])
+    for load in loads:
+        what = f"{load.overload.policy}, {load.overload.cameras} cameras, {load.overload.kind}"
+        for text in load.misses():
+            output.print(f"[yellow]target missed:[/] {what}: {text}", highlight=False)
+        failures += [f"{what}: {text}" for text in load.problems]
+    output.print(
+        "[red]failed:[/] " + "; ".join(failures) if failures else "reconciles", highlight=False, soft_wrap=True
+    )
+    if report:
+        write_report(report, {"machine": machine, "loads": loads, "failures": failures}, shown)
+    return not failures
 
 
 def show_profile(plan: Plan, settings: Settings, file: Path) -> bool:

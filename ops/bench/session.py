@@ -44,7 +44,11 @@ BODY = msgspec.msgpack.encode(
 
 
 class LeanWorker(Struct, frozen=True, kw_only=True, tag=True):
-    """A worker process with one session per model in a single thread, each granting `window` jobs ahead."""
+    """A worker process with one session per model in a single thread, each granting `window` jobs ahead.
+
+    `service`: seconds that it takes for each job, one after the other; at most a third of what the broker waits for a
+    beat.
+    """
 
     backend: str
     models: list[str]
@@ -55,6 +59,7 @@ class LeanWorker(Struct, frozen=True, kw_only=True, tag=True):
     size: int
     name: str = "lean"
     timed: bool = False
+    service: float = 0.0
 
     def run(self, board: Board) -> None:
         """Answer until the board says stop."""
@@ -99,7 +104,7 @@ class _Session:
             model=self._model,
             sha256="0" * 64,
             max_batch=self._worker.max_batch,
-            exec_timeout=2.0,
+            exec_timeout=max(0.5, 10 * self._worker.service) if self._worker.service else 2.0,
             grant=self.grant,
             depth=self._worker.max_batch,
         )
@@ -115,13 +120,15 @@ class _Session:
     def answer(self, board: Board) -> None:
         """Take what waits, at most a burst, and answer all of it in one DONE."""
         items: list[Answer] = []
-        while len(items) < BURST:
+        while len(items) < (1 if self._worker.service else BURST):
             try:
                 kind = self.data.recv(zmq.NOBLOCK)
             except zmq.Again:
                 break
             job: Job = decode(kind, self.data.recv())
             items.append(self._look_at(job, self.data.recv(copy=self._copy), board))
+            if self._worker.service:
+                time.sleep(self._worker.service)
         if items:
             self.done += len(items)
             board.counts[self._slot] += len(items)

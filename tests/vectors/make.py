@@ -91,14 +91,16 @@ def to_camera() -> list[Map]:
     welcome: Map = {"epoch": EPOCH, "credit": 7, "max_frame": 33554432}
     settled: Map = {"boot": BOOT, "credit": 49}
     none: Map = {"complete": [], "incomplete": []}
+    accepted: Map = {"boot": BOOT, "seqs": [0, 1, 128, 70000, LARGEST], "credit": LARGEST}
     return [
-        vector("welcome", "Welcome", "11", welcome | {"protocol": 1}),
-        vector("welcome, least", "Welcome", "11", welcome, complete=welcome | {"protocol": 1}),
-        vector("welcome without credit", "Welcome", "11", welcome | {"credit": -1, "protocol": 1}),
-        vector("accepted", "Accepted", "12", {"boot": BOOT, "seqs": [0, 1, 128, 70000, LARGEST], "credit": LARGEST}),
-        vector("accepted, news of credit only", "Accepted", "12", {"boot": BOOT, "seqs": [], "credit": 12}),
-        vector("settled", "Settled", "13", settled | {"complete": [41, 43], "incomplete": [42]}),
-        vector("settled, least", "Settled", "13", settled, complete=settled | none),
+        vector("welcome", "Welcome", "11", welcome | {"protocol": 1, "seen": 41}),
+        vector("welcome, least", "Welcome", "11", welcome, complete=welcome | {"protocol": 1, "seen": None}),
+        vector("welcome without credit", "Welcome", "11", welcome | {"credit": -1, "protocol": 1, "seen": -1}),
+        vector("accepted", "Accepted", "12", accepted | {"seen": LARGEST}),
+        vector("accepted, least", "Accepted", "12", accepted, complete=accepted | {"seen": None}),
+        vector("accepted, news of credit only", "Accepted", "12", {"boot": BOOT, "seqs": [], "credit": 12, "seen": 11}),
+        vector("settled", "Settled", "13", settled | {"complete": [41, 43], "incomplete": [42], "seen": 43}),
+        vector("settled, least", "Settled", "13", settled, complete=settled | none | {"seen": None}),
         vector("reject", "Reject", "14", {"reason": "length_mismatch", "detail": "11 bytes", "key": KEY}),
         vector(
             "reject, least",
@@ -255,12 +257,26 @@ def consumers() -> list[Map]:
 
 
 def operator() -> list[Map]:
+    reload: Map = {"text": 'name = "line 工位"\n'}
     reloaded: Map = {"digest": "0badc0de"}
+    listed: Map = {"epoch": EPOCH, "digest": "0badc0de", "sessions": []}
+    state: Map = {"worker": "a1", "session": SESSION, "model": "yolov5n", "sha256": SHA256, "in_flight": 2}
+    state |= {"dispatched": 41, "grant": 43, "open": True, "draining": False}
     return [
-        vector("reload", "Reload", "71", {"text": 'name = "line 工位"\n'}),
+        vector("reload", "Reload", "71", reload | {"versions": {"yolov5n": SHA256}}),
+        vector("reload, least", "Reload", "71", reload, complete=reload | {"versions": {}}),
         vector("reloaded, refused", "Reloaded", "72", reloaded | {"errors": ["cameras.a: no route"], "changes": []}),
         vector("reloaded", "Reloaded", "72", reloaded | {"errors": [], "changes": ["limits.window: 64 -> 32"]}),
         vector("reloaded, least", "Reloaded", "72", reloaded, complete=reloaded | {"errors": [], "changes": []}),
+        vector("list", "List", "73", {"models": ["yolov5n"]}),
+        vector("list, least", "List", "73", {}, complete={"models": []}),
+        vector("listed", "Listed", "74", listed | {"sessions": [state], "wanted": {"yolov5n": SHA256}}),
+        vector("listed, least", "Listed", "74", listed, complete=listed | {"wanted": {}}),
+        vector("stop", "Stop", "75", {"workers": ["a1"], "models": ["yolov5n"], "everything": True}),
+        vector("stop, least", "Stop", "75", {}, complete={"workers": [], "models": [], "everything": False}),
+        vector("stopped", "Stopped", "76", {"sessions": [state | {"draining": True}], "unknown": []}),
+        vector("stopped, refused", "Stopped", "76", {"unknown": ["a2"]}, complete={"unknown": ["a2"], "sessions": []}),
+        vector("stopped, least", "Stopped", "76", {}, complete={"unknown": [], "sessions": []}),
     ]
 
 
