@@ -156,8 +156,9 @@ class Cast:
         """Take note of ends, and start again what is to run; the names of what was started."""
         started = []
         for player in self.players.values():
-            code = player.poll() if player.running else None
-            if code is None:
+            if not player.running:
+                continue
+            if (code := player.poll()) is None:
                 if player.ending_by is not None and now >= player.ending_by:
                     self._note(player, "did not end in order and was killed", None)
                     player.kill()
