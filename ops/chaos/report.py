@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.chaos.reconcile import Verdict
-from ops.chaos.recovery import Spread, Times
+from ops.chaos.recovery import Spread, Struck, Times
 
 
 class Report(Struct, frozen=True, kw_only=True):
     """A whole run. `settings`: as given; `faults`: kind -> how often it struck, `serving`: of these, how often it met a
     process that was up and serving. `exits`: ends that a fault explains, by fault; `crashes`: those that none does.
     `skipped`: kinds that this machine cannot do, and why. `unfinished`: what the line had not done when the run gave up
-    waiting. Seconds throughout."""
+    waiting. `struck`: each fault as it was carried out, by the monotonic clock. Seconds throughout."""
 
     settings: dict[str, Any]
     seconds: float
@@ -31,6 +31,7 @@ class Report(Struct, frozen=True, kw_only=True):
     unfinished: list[str]
     verdict: Verdict
     times: Times
+    struck: list[Struck]
 
     @property
     def passed(self) -> bool:

@@ -22,7 +22,7 @@ from ops.chaos.network import Network
 from ops.chaos.reconcile import Heard, Told, reconcile
 from ops.chaos.recovery import by_kind, times
 from ops.chaos.report import Report
-from ops.chaos.schedule import Fault, Kind
+from ops.chaos.schedule import SPACING_OF_OTHERS, Fault, Kind
 from ops.chaos.settings import (
     CONSUMER,
     ChaosError,
@@ -81,7 +81,8 @@ class Run:
             self._wait_up()
             start = self._start = time.monotonic()
             self._director.take(faults, start)
-            length = self.settings.seconds if self.settings.each is None else 0.0
+            # One kind alone: the last fault has as long to recover as the others had.
+            length = self.settings.seconds if self.settings.each is None else _last(faults) + SPACING_OF_OTHERS
             while not self._director.idle or time.monotonic() - start < length:
                 self._turn()
                 self._on_turn(time.monotonic() - start)
@@ -206,6 +207,7 @@ class Run:
             unfinished=self._unfinished,
             verdict=reconcile(told, found, Heard.of(read(diary(self.folder))), self.settings.deadline),
             times=times(told, found, struck, since=self._start, service=self.settings.delay),
+            struck=struck,
         )
 
 
@@ -216,3 +218,7 @@ def _explain(player: Player, code: int) -> str:
     if code == EXIT_CODE:
         return "poison"
     return "watchdog" if player.strained and code == _WATCHDOG else ""
+
+
+def _last(faults: list[Fault]) -> float:
+    return max((fault.at for fault in faults), default=0.0)
