@@ -94,12 +94,11 @@ LASTS: Final[Mapping[Kind, tuple[float, float]]] = {
 }
 #: Of the processes that were stopped, the share that is killed instead of continued.
 KILLED: Final = 0.3
-#: Seconds from one fault to the next where a kind is measured by itself: everything is well again by then.
+#: Seconds from the end of one fault to the next where a kind is measured by itself: everything is well by then.
 SPACING: Final[Mapping[Kind, float]] = {
     Kind.WORKER_KILL: 1.5,
-    Kind.WORKER_STOP: 4.0,
-    Kind.WORKER_STUCK: 4.0,
-    Kind.POISON: 4.0,
+    Kind.WORKER_STOP: 2.0,
+    Kind.WORKER_STUCK: 2.0,
 }
 SPACING_OF_OTHERS: Final = 3.0
 
@@ -158,8 +157,12 @@ def mixed(seed: int, seconds: float, wanted: Mapping[Kind, int], victims: Victim
 def alone(seed: int, kind: Kind, times: int, victims: Victims) -> list[Fault]:
     """`times` faults of one kind, so far apart that none disturbs another, at no fixed phase of anything."""
     rng = random.Random(f"{seed}/{kind}")
-    spacing = SPACING.get(kind, SPACING_OF_OTHERS)
-    return [_fault(rng, kind, number * spacing + 0.2 * rng.random(), victims, kill=False) for number in range(times)]
+    faults: list[Fault] = []
+    at = 0.0
+    for _ in range(times):
+        faults.append(_fault(rng, kind, at + 0.2 * rng.random(), victims, kill=False))
+        at = faults[-1].at + faults[-1].seconds + SPACING.get(kind, SPACING_OF_OTHERS)
+    return faults
 
 
 def _fault(rng: random.Random, kind: Kind, at: float, victims: Victims, kill: bool | None = None) -> Fault:
