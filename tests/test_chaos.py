@@ -418,7 +418,7 @@ def test_help_names_examples() -> None:
 STRIKES = {
     "worker-kill": 60,
     "worker-stop": 8,
-    "worker-stuck": 8,
+    "worker-stuck": 10,
     "poison": 8,
     "broker-kill": 8,
     "join-kill": 8,
@@ -447,8 +447,10 @@ def test_a_line_that_is_struck_for_75_seconds_loses_nothing_and_says_nothing_unt
     assert done.exit_code == 0 and report["passed"]
     assert verdict.promised > 1000 and verdict.rows >= verdict.promised
     assert verdict.poison_flagged == verdict.poison_sent > 0
-    assert all(report["faults"].get(kind, 0) >= min(count, 8) for kind, count in STRIKES.items() if count > 2)
-    assert report["faults"]["worker-kill"] == 60
+    struck = {kind: report["faults"].get(kind, 0) for kind, count in STRIKES.items() if count > 2}
+    # An order to hang waits for a call, and in a bad moment none comes for long.
+    assert all(struck[kind] >= count for kind, count in STRIKES.items() if kind in struck and kind != "worker-stuck")
+    assert struck["worker-stuck"] >= 8
     assert report["exits"]["poison"] >= 3
     assert "wall clock" in report["skipped"]["clock-jump"]
     assert ("disk-full" in report["skipped"]) != (report["faults"].get("disk-full") == 1)

@@ -109,12 +109,11 @@ class Director:
         player.stop()
 
         def end(now: float) -> None:
-            if player.since != since:
-                return  # another fault killed it meanwhile
-            if fault.kill:
-                self._cast.kill(fault.victim)
-            else:
-                player.go_on()
+            if player.since == since:  # no other fault has killed it meanwhile
+                if fault.kill:
+                    self._cast.kill(fault.victim)
+                else:
+                    player.go_on()
             self._record(fault.kind, fault.victim, began, time.monotonic(), serving)
 
         self._at(now + fault.seconds, end)
@@ -128,23 +127,26 @@ class Director:
             self._cast.players[fault.victim].ask()
 
     def _stick(self, fault: Fault, now: float) -> None:
-        """The order is out; the fault begins when a call has taken it."""
+        """Order a call of this worker to hang; the fault begins when a call has taken the order. Only a worker that
+        serves is given one: in a warm-up it would stretch exec_timeout."""
         path, player = orders(self._folder, fault.victim), self._cast.players[fault.victim]
-        _place(path, f"{fault.seconds:g}")
-        since, until = player.since, now + _TAKEN_WITHIN
+        until, ordered = now + _TAKEN_WITHIN, 0.0
 
         def look(now: float) -> None:
-            if player.since != since:
-                return
-            if not path.exists():
+            nonlocal ordered
+            if player.serving and player.since != ordered:
+                ordered = player.since  # its predecessor's order went with it
+                _place(path, f"{fault.seconds:g}")
+            elif player.since == ordered and not path.exists():
                 player.strained = True
                 self._record(fault.kind, fault.victim, now, now, True)
-            elif now < until:
+                return
+            if now < until:
                 self._at(now + _GLANCE, look)
             else:
                 path.unlink(missing_ok=True)
 
-        self._at(now, look)
+        look(now)
 
     def _poison(self, fault: Fault, now: float) -> None:
         """The next picture of the camera; after one that was ordered before, if that has not been taken yet."""
