@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
+import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +23,16 @@ from broker.wire import Key
 from clients.cursor import Position
 from ops.__main__ import app
 from ops.chaos import consumer, pictures
+from ops.chaos.cast import Cast, Player
 from ops.chaos.diary import Accepted, Boot, Bye, Diary, Entry, Gone, Received, Sent, Settled, last, read
+from ops.chaos.disk import Disk
 from ops.chaos.pictures import MODELS, picture, score, shows, side
 from ops.chaos.reconcile import Heard, Told, Verdict, reconcile
 from ops.chaos.recovery import Struck, spread, times
 from ops.chaos.rows import Answer, BootState, Row, Rows
 from ops.chaos.schedule import KILLED, LASTS, RATES, Fault, Kind, Victims, alone, counts, mixed
 from ops.chaos.settings import Settings
-from workers.engine.fake import Fake, FakeEngine
+from workers.engine.fake import EXIT_CODE, Fake, FakeEngine
 
 DEADLINE = 30.0
 BOOT = "c0c0c0c0c0c0"
@@ -293,6 +298,15 @@ def test_what_was_tried_too_often_or_came_too_late_is_true(status: str, reason: 
     assert world.verdict().statuses["right"] == {f"{status}: {reason}": 1, "ok": 3}
 
 
+def test_poison_whose_camera_died_with_the_broker_is_unjudged() -> None:
+    world = World(poison={3: "right"}, ended=False)
+    world.rows.frames[key(3)].answers["right"] = answer(3, status="failed", reason="orphaned")
+    del world.told.settled[3]
+    assert world.numbers() == (0, 0, 0)
+    verdict = world.verdict()
+    assert (verdict.poison_sent, verdict.poison_flagged, verdict.poison_unjudged) == (1, 0, 1)
+
+
 def test_orphaned_is_true_of_a_camera_that_died_with_the_broker() -> None:
     world = World(ended=False)
     row = world.rows.frames[key(3)]
@@ -399,6 +413,90 @@ def test_frames_away_from_outages_are_counted_apart_and_poison_in_neither() -> N
     assert (found.settled.count, found.clear.count, found.poison.count) == (4, 3, 1)
 
 
+# --- the cast --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cast(tmp_path: Path) -> Iterator[Cast]:
+    def explain(player: Player, code: int) -> str:
+        return "poison" if code == EXIT_CODE else ""
+
+    with Cast(tmp_path, explain) as instance:
+        yield instance
+
+
+def turn_until(cast: Cast, done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30.0
+    while not done():
+        assert time.monotonic() < end
+        cast.turn(time.monotonic())
+        time.sleep(0.01)
+
+
+def python(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code)
+
+
+#: Waits in slices: a signal that another thread of a process takes does not wake the main thread.
+_WAITS = """
+import threading
+from broker.ending import when_asked_to_end
+end = threading.Event()
+when_asked_to_end({heed})
+print("here", flush=True)
+while not end.wait(0.05):
+    pass
+"""
+ENDS = python(_WAITS.format(heed="end.set"))
+DEAF = python(_WAITS.format(heed="lambda: None"))
+
+
+def test_what_ends_starts_again_and_what_no_fault_explains_is_a_crash(cast: Cast) -> None:
+    cast.add("poisoned", "worker", python(f"import os; os._exit({EXIT_CODE})"))
+    cast.add("broken", "worker", python("import os; print('this is why', flush=True); os._exit(3)"))
+    turn_until(cast, lambda: cast.exits["poison"] >= 2 and len(cast.crashes) >= 2)
+    assert all("broken exit code 3" in crash and "this is why" in crash for crash in cast.crashes)
+
+
+def test_who_is_killed_starts_again_and_who_is_asked_ends_in_order(cast: Cast) -> None:
+    cast.add("one", "worker", ENDS)
+    player = cast.players["one"]
+    first = player.since
+    cast.kill("one")
+    assert player.running and player.since > first
+    turn_until(cast, lambda: player.spoke)
+    player.stop()
+    cast.end("one")  # it has to run again to heed that
+    turn_until(cast, lambda: not cast.running("worker"))
+    assert (cast.crashes, dict(cast.exits)) == ([], {})
+
+
+def test_who_does_not_end_is_killed_and_named(cast: Cast) -> None:
+    cast.add("deaf", "worker", DEAF)
+    turn_until(cast, lambda: cast.players["deaf"].spoke)
+    cast.end("deaf", 0.05)
+    turn_until(cast, lambda: not cast.running("worker"))
+    assert "did not end in order" in cast.crashes[0]
+
+
+def test_a_full_disk_takes_nothing_and_then_takes_it_again(tmp_path: Path) -> None:
+    if reason := Disk.missing():
+        pytest.skip(reason)
+    disk, file = Disk(tmp_path / "disk", 1 << 20), tmp_path / "disk" / "file"
+    try:
+        disk.__enter__()
+    except OSError as error:
+        pytest.skip(str(error))
+    try:
+        disk.fill()
+        with pytest.raises(OSError):
+            file.write_bytes(bytes(8192))
+        disk.free()
+        file.write_bytes(bytes(8192))
+    finally:
+        disk.__exit__()
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -446,7 +544,8 @@ def test_a_line_that_is_struck_for_75_seconds_loses_nothing_and_says_nothing_unt
     assert (report["crashes"], report["unfinished"], verdict.findings) == ([], [], [])
     assert done.exit_code == 0 and report["passed"]
     assert verdict.promised > 1000 and verdict.rows >= verdict.promised
-    assert verdict.poison_flagged == verdict.poison_sent > 0
+    assert verdict.poison_flagged + verdict.poison_unjudged == verdict.poison_sent
+    assert verdict.poison_flagged > 0
     struck = {kind: report["faults"].get(kind, 0) for kind, count in STRIKES.items() if count > 2}
     # An order to hang waits for a call, and in a bad moment none comes for long.
     assert all(struck[kind] >= count for kind, count in STRIKES.items() if kind in struck and kind != "worker-stuck")

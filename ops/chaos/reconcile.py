@@ -88,8 +88,9 @@ class Heard:
 
 class Verdict(Struct, frozen=True, kw_only=True):
     """Counts of frames. `lost`: not joined, not published or not received; `duplicates`: published or received more
-    than once; `wrong`: something said of it is not true. `statuses`: model -> status or failure's reason -> frames.
-    `findings`: the first of each sort, in words."""
+    than once; `wrong`: something said of it is not true. `poison_unjudged`: it was sent, and ended before it had killed
+    often enough: its deadline came, or camera and broker died together. `statuses`: model -> status or failure's reason
+    -> frames. `findings`: the first of each sort, in words."""
 
     sent: int = 0
     promised: int = 0
@@ -102,6 +103,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     retried: int = 0
     poison_sent: int = 0
     poison_flagged: int = 0
+    poison_unjudged: int = 0
     boots_cut: int = 0
     statuses: dict[str, dict[str, int]] = {}
     findings: list[str] = []
@@ -140,6 +142,7 @@ def reconcile(told: Iterable[Told], rows: Rows, heard: Heard, deadline: float) -
             bool(one.sent[seq].poison) and one.key(seq) in rows.frames for one in boots.values() for seq in one.sent
         ),
         poison_flagged=sum(_is_poison(answer) for _, answer in answers),
+        poison_unjudged=sum(_is_unjudged(key, row, boots.get(key[:2])) for key, row in rows.frames.items()),
         boots_cut=sum(state.state == "cut" for state in rows.boots.values()),
         statuses=_statuses(answers),
         findings=[f"{one.sort}: {one.about}: {one.text}" for sort in _SORTS for one in _first(findings, sort)],
@@ -239,6 +242,12 @@ def _untrue(key: Key, model: str, answer: Answer, told: Told, deadline: float) -
 
 def _is_poison(answer: Answer) -> bool:
     return (answer.status, answer.reason) == ("failed", "poison")
+
+
+def _is_unjudged(key: Key, row: Row, told: Told | None) -> bool:
+    sent = told.sent.get(key.seq) if told is not None else None
+    answer = row.answers.get(sent.poison) if sent is not None else None
+    return answer is not None and (answer.status == "expired" or answer.reason == "orphaned")
 
 
 def _statuses(answers: Iterable[tuple[str, Answer]]) -> dict[str, dict[str, int]]:

@@ -57,7 +57,8 @@ def show(report: Report, console: Console) -> None:
     )
     console.print(
         f"lost {verdict.lost}, twice {verdict.duplicates}, wrong {verdict.wrong}, rejected {verdict.rejected};"
-        f" poison {verdict.poison_flagged} flagged of {verdict.poison_sent} sent; boots cut {verdict.boots_cut}"
+        f" poison {verdict.poison_sent} sent, {verdict.poison_flagged} flagged, {verdict.poison_unjudged} unjudged;"
+        f" boots cut {verdict.boots_cut}"
     )
     for model, counts in verdict.statuses.items():
         console.print(f"{model}: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
