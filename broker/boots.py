@@ -74,6 +74,7 @@ class Boots:
         if boot is not None and key.seq < SEQ_LIMIT:
             if boot.epoch != self._epoch:
                 boot.epoch = self._epoch
+                boot.ticket = -1  # another broker: its tickets begin anew
                 self._changed[boot.number] = boot
             return boot
         return None

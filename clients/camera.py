@@ -55,8 +55,10 @@ class Camera:
     JPEGs made from arrays. `context`: a ZeroMQ context to share (inproc); by default the camera has its own.
     `patience`: seconds without an answer after which the log says that no broker answers.
     `on_settled(key, outcome, seconds)` is called for each frame that ends, with the seconds since its capture; outcome
-    is `complete`, `incomplete`, `rejected: <reason>` or `lost: <reason>`. It runs in the camera's own thread: it must
-    not wait, and must not send.
+    is `complete`, `incomplete`, `rejected: <reason>` or `lost: <reason>`. `on_accepted(key)` is called before it, once
+    the ledger has the frame: from then on it ends in a joined result even if this process dies. (It is left out where
+    the first news of a frame is that it is settled.) Both run in the camera's own thread: they must not wait, and must
+    not send.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Camera:
         quality: int = JPEG_QUALITY,
         on_settled: Callable[[Key, str, float], None] | None = None,
         patience: float = silence.LIMIT,
+        on_accepted: Callable[[Key], None] | None = None,
     ) -> None:
         if not _NAME.fullmatch(name):
             raise CameraError(f"camera name {name!r}: small letters, digits, '_', '.' and '-' are allowed, up to 64")
@@ -85,6 +88,7 @@ class Camera:
         self.patience = patience
         self._context = context
         self._on_settled = on_settled
+        self._on_accepted = on_accepted
         kind = LatestHolder if policy == "monitor" else Holder
         self._holder = kind(name, self.boot, deadline=deadline, window=window or WINDOW)
         self._changed = threading.Condition()
@@ -102,7 +106,9 @@ class Camera:
         context = self._context
         if context is None:
             context = self._own_context = zmq.Context()
-        self._link = Link(self.endpoint, context, self._holder, self._changed, self._ended, self.patience)
+        self._link = Link(
+            self.endpoint, context, self._holder, self._changed, self._ended, self.patience, self._accepted
+        )
         try:
             self._link.start()
         except CameraError:
@@ -286,6 +292,12 @@ class Camera:
             raise CameraError(f"a part's name of {len(part)} characters: 1 to 256 are allowed")
         return encode_image(image, encoding, self.quality)
 
+    def _accepted(self, keys: list[Key]) -> None:
+        """In the link's thread: tell the user."""
+        if self._on_accepted is not None:
+            for key in keys:
+                self._call("on_accepted", self._on_accepted, key)
+
     def _ended(self, ended: list[Ended]) -> None:
         """In the link's thread: note the latencies, tell the user."""
         with self._changed:
@@ -295,7 +307,7 @@ class Camera:
                 self._log_rejected(end)
             if self._on_settled is not None:
                 outcome = f"{end.outcome}: {end.reason}" if end.reason else end.outcome
-                self._call(self._on_settled, end.key, outcome, end.seconds)
+                self._call("on_settled", self._on_settled, end.key, outcome, end.seconds)
 
     def _log_rejected(self, end: Ended) -> None:
         """Log the first rejects for a reason, then ever fewer of them: they come at the rate of the camera."""
@@ -303,8 +315,8 @@ class Camera:
         if count & (count - 1) == 0:
             logger.warning("frame rejected", key=str(end.key), reason=end.reason, so_far=count)
 
-    def _call(self, callback: Callable[[Key, str, float], None], key: Key, outcome: str, seconds: float) -> None:
+    def _call(self, name: str, callback: Callable[..., None], key: Key, *news: Any) -> None:
         try:
-            callback(key, outcome, seconds)
+            callback(key, *news)
         except Exception:  # the user's code: its fault must not end the thread that everything else needs
-            logger.exception("on_settled has failed", camera=self.name, key=str(key))
+            logger.exception(f"{name} has failed", camera=self.name, key=str(key))

@@ -53,6 +53,7 @@ class Holder:
         self.count: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
+        self.fresh: list[Key] = []  # accepted since whoever carries the news took them
         self._queue: deque[int] = deque()  # seqs to send, in order; those no longer held are passed over
         self._probe_at = -math.inf  # after a frame within its credit was refused for want of room: when to try the next
         self._probe = -1  # the frame that was sent since, to see whether there is room again
@@ -155,6 +156,11 @@ class Holder:
                 self.count["unknown"] += 1
                 return []
 
+    def take_fresh(self) -> list[Key]:
+        """The frames that were accepted since the last call."""
+        fresh, self.fresh = self.fresh, []
+        return fresh
+
     def check(self, now: float) -> list[Ended]:
         """Look after overdue frames, a few times a second; the frames that it ends."""
         if not self.open or now < self._checked_at + BEAT:
@@ -215,6 +221,7 @@ class Holder:
             elif not held.accepted:
                 held.accepted = True
                 self.count["accepted"] += 1
+                self.fresh.append(self.key(seq))
                 self._quiet_since = now
 
     def _settled(self, message: Settled, now: float) -> list[Ended]:

@@ -15,7 +15,7 @@ import zmq
 
 from broker import log, silence
 from broker.silence import Silence, Word
-from broker.wire import WireError, decode_message
+from broker.wire import Key, WireError, decode_message
 from clients.dealer import Context, Dealer
 from clients.errors import CameraError
 from clients.held import Ended, Outgoing
@@ -27,8 +27,9 @@ logger = log.get(__name__)
 class Link:
     """Connects `holder` with the broker at `endpoint`. `start` opens, `stop` ends in order; both from user threads.
 
-    `on_ended` is called in the link's thread, without the lock, with frames that left the holder. `failure` says why
-    the thread has ended by itself, if it has. A broker that has not answered for `patience` seconds is told of.
+    `on_accepted` and `on_ended` are called in the link's thread, without the lock, the first with frames that the
+    ledger has now, the second with those that left the holder. `failure` says why the thread has ended by itself, if
+    it has. A broker that has not answered for `patience` seconds is told of.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class Link:
         changed: threading.Condition,
         on_ended: Callable[[list[Ended]], None],
         patience: float = silence.LIMIT,
+        on_accepted: Callable[[list[Key]], None] = lambda keys: None,
     ) -> None:
         self.endpoint = endpoint
         self.failure = ""
         self._holder = holder
         self._changed = changed
         self._on_ended = on_ended
+        self._on_accepted = on_accepted
         self._silence = Silence(patience)
         self._dealer = Dealer(endpoint, context, holder.window)
         self._thread = threading.Thread(target=self._run, name=f"camera {holder.camera}", daemon=True)
@@ -120,8 +123,11 @@ class Link:
             if news or ended:
                 self._changed.notify_all()
             word, held = self._silence.turn(news, time.monotonic()), len(self._holder.held)
+            accepted = self._holder.take_fresh()
         if word is not None:
             self._tell(word, held)
+        if accepted:
+            self._on_accepted(accepted)
         if ended:
             self._on_ended(ended)
 

@@ -1,4 +1,4 @@
-"""The `gongwei` command: run a whole line, show one, check a machine, measure."""
+"""The `gongwei` command: run a whole line, show one, check a machine, measure, and strike a line with faults."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import typer
 from broker import line as line_file
 from broker.line import Line, LineError
 from ops.bench import app as bench
+from ops.chaos.command import chaos
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 app.add_typer(bench, name="bench")
+app.command()(chaos)
 
 
 def _version(asked: bool) -> None:

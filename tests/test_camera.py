@@ -179,6 +179,21 @@ def test_outcomes_are_told(broker: FakeBroker, context: Context) -> None:
     assert (stats.complete, stats.incomplete, stats.rejected) == (1, 1, {"part_duplicate": 1})
 
 
+def test_accepted_frames_are_told_once_and_before_they_are_settled(broker: FakeBroker, context: Context) -> None:
+    told: list[tuple[str, int]] = []
+    with camera(
+        broker,
+        context,
+        on_accepted=lambda key: told.append(("accepted", key.seq)),
+        on_settled=lambda key, outcome, _: told.append((outcome, key.seq)),
+    ) as cam:
+        for _ in range(3):
+            cam.send(IMAGE)
+        assert cam.flush(PATIENCE)
+    assert sorted(told) == [(word, seq) for word in ("accepted", "complete") for seq in range(3)]
+    assert all(told.index(("accepted", seq)) < told.index(("complete", seq)) for seq in range(3))
+
+
 def test_a_callback_that_fails_stops_nothing(broker: FakeBroker, context: Context) -> None:
     def fail(key: Key, outcome: str, seconds: float) -> None:
         raise RuntimeError("the caller's fault")

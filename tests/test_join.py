@@ -333,6 +333,15 @@ def test_boots_that_a_new_broker_does_not_speak_of_are_cut(bench: Bench, items: 
     assert turn.rows.boots[0][3:5] == ("cut", 3)
 
 
+def test_a_new_broker_ends_a_boot_whatever_the_tickets_of_the_old_one_were(bench: Bench, items: Items) -> None:
+    items.ticket = 100
+    bench.turn(note(items, "lone", "open"))
+    other = Items("ffffffffffff")  # its tickets begin anew
+    bench.turn(other.line(), note(other, "lone", "open"))
+    bench.turn(note(other, "lone", "ended"))
+    assert boots(bench) == {"ended": 1}
+
+
 def test_skips_are_recorded_once(bench: Bench, items: Items) -> None:
     skip = SkipNote(ticket=items.next(), key=key(4), reason="no_credit")
     for _ in range(2):

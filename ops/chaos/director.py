@@ -1,0 +1,196 @@
+"""The director: carries out the faults of a schedule on the cast, and puts right what each left behind."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterable
+from itertools import count
+from pathlib import Path
+
+from ops.chaos.camera import order
+from ops.chaos.cast import Cast
+from ops.chaos.disk import Disk
+from ops.chaos.network import Network
+from ops.chaos.recovery import Struck
+from ops.chaos.schedule import Fault, Kind
+from ops.chaos.settings import model_of, orders
+
+#: Seconds that an order to hang waits for a call of the model.
+_TAKEN_WITHIN = 5.0
+#: A process without a word of its own for it serves when it has run for so many seconds.
+_SETTLED_IN = 1.0
+#: Seconds between two looks whether an order was taken away.
+_GLANCE = 0.005
+
+
+class Director:
+    """`turn` does what is due. `struck` has what was done; `on_fault` is told of each."""
+
+    def __init__(
+        self,
+        cast: Cast,
+        folder: Path,
+        disk: Disk | None,
+        network: Network | None,
+        on_fault: Callable[[Fault], None] = lambda fault: None,
+    ) -> None:
+        self.struck: list[Struck] = []
+        self._cast = cast
+        self._folder = folder
+        self._disk = disk
+        self._network = network
+        self._on_fault = on_fault
+        self._due: list[tuple[float, int, Callable[[float], None]]] = []
+        self._number = count()
+        self._ending: dict[str, Struck] = {}  # orderly restarts that have not come back
+
+    def take(self, faults: Iterable[Fault], start: float) -> None:
+        """These are to happen, from the monotonic instant `start` on."""
+        for fault in faults:
+            self._at(start + fault.at, lambda now, fault=fault: self._begin(fault, now))  # type: ignore[misc]
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is to happen any more, and everything is put right."""
+        return not (self._due or self._ending)
+
+    def turn(self, now: float) -> None:
+        """Do what is due."""
+        while self._due and self._due[0][0] <= now:
+            _, _, act = heapq.heappop(self._due)
+            act(now)
+
+    def came_back(self, names: Iterable[str]) -> None:
+        """These processes were started again."""
+        for name in names:
+            struck = self._ending.pop(name, None)
+            if struck is not None:
+                self._record(struck.kind, name, struck.at, self._cast.players[name].since, struck.serving)
+
+    def tidy(self, worker: str) -> None:
+        """Before a process starts: an order that its predecessor did not take is not meant for it."""
+        orders(self._folder, worker).unlink(missing_ok=True)
+
+    # --- acts --------------------------------------------------------------------------------------------------------
+
+    def _at(self, when: float, act: Callable[[float], None]) -> None:
+        heapq.heappush(self._due, (when, next(self._number), act))
+
+    def _begin(self, fault: Fault, now: float) -> None:
+        self._on_fault(fault)
+        match fault.kind.value.partition("-")[2]:
+            case "kill":
+                self._kill(fault, now)
+            case "stop":
+                self._stop(fault, now)
+            case "restart":
+                self._restart(fault, now)
+            case "stuck":
+                self._stick(fault, now)
+            case "full":
+                self._fill(fault, now)
+            case _ if fault.kind is Kind.POISON:
+                self._poison(fault, now)
+            case _:
+                self._cut(fault, now)
+
+    def _kill(self, fault: Fault, now: float) -> None:
+        serving = self._serving(fault.victim, now)
+        began = time.monotonic()
+        self._cast.kill(fault.victim)
+        self._ending.pop(fault.victim, None)
+        self._record(fault.kind, fault.victim, began, self._cast.players[fault.victim].since, serving)
+
+    def _stop(self, fault: Fault, now: float) -> None:
+        player = self._cast.players[fault.victim]
+        serving, since = self._serving(fault.victim, now), player.since
+        began = time.monotonic()
+        player.stop()
+
+        def end(now: float) -> None:
+            if player.since == since:  # no other fault has killed it meanwhile
+                if fault.kill:
+                    self._cast.kill(fault.victim)
+                else:
+                    player.go_on()
+            self._record(fault.kind, fault.victim, began, time.monotonic(), serving)
+
+        self._at(now + fault.seconds, end)
+
+    def _restart(self, fault: Fault, now: float) -> None:
+        if fault.victim not in self._ending:
+            serving = self._serving(fault.victim, now)
+            self._ending[fault.victim] = Struck(
+                kind=fault.kind, victim=fault.victim, at=time.monotonic(), back_at=now, serving=serving
+            )
+            self._cast.players[fault.victim].ask()
+
+    def _stick(self, fault: Fault, now: float) -> None:
+        """Order a call of this worker to hang; the fault begins when a call has taken the order. Only a worker that
+        serves is given one: in a warm-up it would stretch exec_timeout."""
+        path, player = orders(self._folder, fault.victim), self._cast.players[fault.victim]
+        until, ordered = now + _TAKEN_WITHIN, 0.0
+
+        def look(now: float) -> None:
+            nonlocal ordered
+            if player.serving and player.since != ordered:
+                ordered = player.since  # its predecessor's order went with it
+                _place(path, f"{fault.seconds:g}")
+            elif player.since == ordered and not path.exists():
+                player.strained = True
+                self._record(fault.kind, fault.victim, now, now, True)
+                return
+            if now < until:
+                self._at(now + _GLANCE, look)
+            else:
+                path.unlink(missing_ok=True)
+
+        look(now)
+
+    def _poison(self, fault: Fault, now: float) -> None:
+        """The next picture of the camera; after one that was ordered before, if that has not been taken yet."""
+        path = order(self._folder, fault.victim)
+        if path.exists():
+            self._at(now + _GLANCE, lambda now: self._poison(fault, now))
+            return
+        _place(path, fault.model)
+        self._record(fault.kind, fault.victim, now, now, True)
+
+    def _fill(self, fault: Fault, now: float) -> None:
+        if self._disk is not None:
+            disk = self._disk
+            disk.fill()
+            self._later(fault, now, disk.free)
+
+    def _cut(self, fault: Fault, now: float) -> None:
+        if self._network is not None:
+            network = self._network
+            network.begin(fault.kind)
+            self._later(fault, now, lambda: network.end(fault.kind))
+
+    def _later(self, fault: Fault, now: float, put_right: Callable[[], None]) -> None:
+        def end(_: float) -> None:
+            put_right()
+            self._record(fault.kind, fault.victim, now, time.monotonic(), True)
+
+        self._at(now + fault.seconds, end)
+
+    # --- small things ------------------------------------------------------------------------------------------------
+
+    def _serving(self, name: str, now: float) -> bool:
+        player = self._cast.players[name]
+        if player.stopped or player.ending_by is not None:
+            return False
+        return player.serving if player.role == "worker" else now - player.since >= _SETTLED_IN
+
+    def _record(self, kind: Kind, victim: str, at: float, back_at: float, serving: bool) -> None:
+        model = model_of(victim) if kind.role == "worker" else ""
+        self.struck.append(Struck(kind=kind, victim=victim, at=at, back_at=back_at, model=model, serving=serving))
+
+
+def _place(path: Path, text: str) -> None:
+    """Whole or not at all: a reader never sees half of it."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(text, encoding="ascii")
+    draft.replace(path)

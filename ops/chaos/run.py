@@ -1,0 +1,224 @@
+"""A chaos run from its first process to its verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from broker.ledger import LedgerError
+from broker.line import to_toml
+from ops.chaos import rows
+from ops.chaos.camera import diaries
+from ops.chaos.cast import Cast, Player
+from ops.chaos.diary import Received, Settled, last, read
+from ops.chaos.director import Director
+from ops.chaos.disk import Disk
+from ops.chaos.network import Network
+from ops.chaos.reconcile import Heard, Told, reconcile
+from ops.chaos.recovery import by_kind, times
+from ops.chaos.report import Report
+from ops.chaos.schedule import SPACING_OF_OTHERS, Fault, Kind
+from ops.chaos.settings import (
+    CONSUMER,
+    ChaosError,
+    Settings,
+    commands,
+    diary,
+    is_far,
+    make_chaos_line,
+)
+from workers.engine.fake import EXIT_CODE
+
+T = TypeVar("T", bound=contextlib.AbstractContextManager[object])
+
+TURN: Final = 0.005
+#: Seconds for a whole line to come up, for what is unfinished at the end, and between two looks at that.
+_UP: Final = 60.0
+_DONE: Final = 30.0
+_LOOK: Final = 0.2
+#: Exit code of a worker that its watchdog ended, or whose control thread found a model thread gone.
+_WATCHDOG: Final = 1
+#: Bytes of the small disk.
+_DISK: Final = 256 << 20
+
+_NET: Final = (Kind.NET_CUT, Kind.NET_DELAY, Kind.NET_LOSS)
+_CLOCK: Final = "a time namespace holds the monotonic clocks only: the wall clock is this whole machine's"
+
+
+class Run:
+    """One run in `folder`. `on_fault` is told of each fault, `on_turn(seconds)` of the time that has passed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        on_fault: Callable[[Fault], None] = lambda fault: None,
+        on_turn: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        self.settings = settings
+        self.folder = folder.resolve()
+        self.skipped: dict[Kind, str] = {}
+        self._on_fault = on_fault
+        self._on_turn = on_turn
+        self._unfinished: list[str] = []
+        self._start = 0.0
+        self._stack = contextlib.ExitStack()
+        self._cast: Cast
+        self._director: Director
+        self._ledger: Path
+
+    def run(self) -> Report:
+        """Raises ChaosError when the line does not come up."""
+        began = time.monotonic()
+        with self._stack:
+            self._open()
+            faults = self.settings.schedule(self.skipped)
+            self._wait_up()
+            start = self._start = time.monotonic()
+            self._director.take(faults, start)
+            # One kind alone: the last fault has as long to recover as the others had.
+            length = self.settings.seconds if self.settings.each is None else _last(faults) + SPACING_OF_OTHERS
+            while not self._director.idle or time.monotonic() - start < length:
+                self._turn()
+                self._on_turn(time.monotonic() - start)
+            self._finish()
+            return self._report(time.monotonic() - began)
+
+    # --- the line ----------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        disk, network = self._disk(), self._network()
+        place = "disk/ledger.sqlite" if disk is not None else "ledger.sqlite"
+        host = network.here if network is not None else "127.0.0.1"
+        line = make_chaos_line(self.settings, self.folder, host, place)
+        self._ledger = self.folder / place
+        file = self.folder / "line.toml"
+        file.write_text(to_toml(line), encoding="utf-8")
+        self._cast = self._stack.enter_context(Cast(self.folder, _explain))
+        self._director = Director(self._cast, self.folder, disk, network, self._on_fault)
+        self._cast.before_start(self._director.tidy)
+        for name, (role, argv) in commands(self.settings, self.folder, file, line).items():
+            far = network is not None and is_far(self.settings, name)
+            self._cast.add(name, role, network.wrap(argv) if far and network is not None else argv)
+
+    def _disk(self) -> Disk | None:
+        return self._own(Disk.missing(), lambda: Disk(self.folder / "disk", _DISK), (Kind.DISK_FULL,))
+
+    def _network(self) -> Network | None:
+        network = self._own(Network.missing(), Network, _NET)
+        for kind in self._asked(_NET) if network is not None else ():
+            if reason := network.lacks(kind) if network is not None else "":
+                self.skipped[kind] = reason
+        if self._asked((Kind.CLOCK_JUMP,)):
+            self.skipped[Kind.CLOCK_JUMP] = _CLOCK
+        return network
+
+    def _own(self, missing: str, make: Callable[[], T], kinds: tuple[Kind, ...]) -> T | None:
+        """What these kinds need, if they are asked for and this machine has it; else they are skipped, aloud."""
+        if not self._asked(kinds):
+            return None
+        if not missing:
+            try:
+                made = make()
+                self._stack.enter_context(made)
+                return made
+            except OSError as error:
+                missing = str(error)
+        self.skipped |= dict.fromkeys(self._asked(kinds), missing)
+        return None
+
+    def _asked(self, kinds: tuple[Kind, ...]) -> list[Kind]:
+        return [kind for kind in kinds if kind in self.settings.wanted({})]
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        self._director.turn(now)
+        self._director.came_back(self._cast.turn(now))
+        time.sleep(TURN)
+
+    def _wait_up(self) -> None:
+        """Every worker serves, and every camera has a settled frame."""
+        if not self._wait(self._is_up, _UP):
+            raise ChaosError(f"the line did not come up within {_UP:g} s; its logs are in {self.folder}")
+
+    def _is_up(self) -> bool:
+        workers = [player for player in self._cast.players.values() if player.role == "worker"]
+        if not all(worker.serving for worker in workers):
+            return False
+        settled = [any(isinstance(entry, Settled) for entry in read(path)) for path in diaries(self.folder)]
+        return len(settled) >= self.settings.cameras and all(settled)
+
+    def _finish(self) -> None:
+        """Let all settle: cameras end in order, the join closes what is open, the consumer catches up."""
+        for name in self.settings.camera_names:
+            self._cast.end(name, self.settings.deadline + 20.0)
+        self._expect("cameras ended", lambda: not self._cast.running("camera"), self.settings.deadline + 25.0)
+        self._expect("all frames joined and all boots closed", self._is_joined, self.settings.deadline + _DONE)
+        self._expect("the consumer has everything", self._is_received, _DONE)
+        for role in (CONSUMER, "worker", "broker", "join"):
+            for name in self._cast.running(role):
+                self._cast.end(name)
+            self._expect(f"{role} ended", lambda role=role: not self._cast.running(role), _DONE)  # type: ignore[misc]
+
+    def _is_joined(self) -> bool:
+        return rows.unfinished(self._ledger)[:2] == (0, 0)
+
+    def _is_received(self) -> bool:
+        entry = last(diary(self.folder))
+        seq = entry.seq if isinstance(entry, Received) else 0
+        return seq == rows.unfinished(self._ledger)[2]
+
+    def _expect(self, what: str, done: Callable[[], bool], seconds: float) -> None:
+        if not self._wait(done, seconds):
+            self._unfinished.append(f"not within {seconds:g} s: {what}")
+
+    def _wait(self, done: Callable[[], bool], seconds: float) -> bool:
+        end, look = time.monotonic() + seconds, 0.0
+        while (now := time.monotonic()) < end:
+            self._turn()
+            if now >= look:
+                look = now + _LOOK
+                with contextlib.suppress(LedgerError):  # it is busy: look again
+                    if done():
+                        return True
+        return False
+
+    # --- the verdict -------------------------------------------------------------------------------------------------
+
+    def _report(self, seconds: float) -> Report:
+        told = [Told.of(read(path)) for path in diaries(self.folder)]
+        found = rows.read(self._ledger)
+        struck = self._director.struck
+        return Report(
+            settings=msgspec.to_builtins(self.settings),
+            seconds=round(seconds, 1),
+            faults=by_kind(struck),
+            serving=by_kind(one for one in struck if one.serving),
+            exits=dict(sorted(self._cast.exits.items())),
+            crashes=self._cast.crashes,
+            skipped={kind.value: reason for kind, reason in self.skipped.items()},
+            unfinished=self._unfinished,
+            verdict=reconcile(told, found, Heard.of(read(diary(self.folder))), self.settings.deadline),
+            times=times(told, found, struck, since=self._start, service=self.settings.delay),
+            struck=struck,
+        )
+
+
+def _explain(player: Player, code: int) -> str:
+    """The fault that ended a process, which nobody killed: a poison picture, or its own watchdog after a hang."""
+    if player.role != "worker":
+        return ""
+    if code == EXIT_CODE:
+        return "poison"
+    return "watchdog" if player.strained and code == _WATCHDOG else ""
+
+
+def _last(faults: list[Fault]) -> float:
+    return max((fault.at for fault in faults), default=0.0)
