@@ -118,6 +118,12 @@ def join(
     live: Annotated[str, typer.Option(help="Endpoint of the live stream of results.")] = "",
     catchup: Annotated[str, typer.Option(help="Endpoint for consumers that were away.")] = "",
     ledger: Annotated[Path | None, typer.Option(help="The ledger's SQLite file; default: the line file's.")] = None,
+    keep_days: Annotated[
+        float | None, typer.Option("--keep-days", min=0.0, help="Delete what is older; 0: nothing.")
+    ] = None,
+    keep_gb: Annotated[
+        float | None, typer.Option("--keep-gb", min=0.0, help="Delete the oldest beyond so many GB; 0: nothing.")
+    ] = None,
     metrics_port: MetricsPort = None,
     json_log: JsonLog = False,
     log_level: LevelOption = "info",
@@ -129,19 +135,23 @@ def join(
       broker join --line line.toml
 
       broker join --ledger ledger.sqlite --egress tcp://127.0.0.1:7003
+
+      broker join --line line.toml --keep-days 30 --keep-gb 20
     """
     from broker.join_server import JoinServer
+    from broker.retention import keep
 
     log.configure(json=json_log, level=log_level, process="join")
     described = _optional_line(line)
     ends = described.endpoints if described is not None else Endpoints()
-    path = (described.ledger if described is not None else Ledger()).path
+    kept = described.ledger if described is not None else Ledger()
     server = JoinServer(
         egress=egress or ends.egress,
         live=live or ends.live,
         catchup=catchup or ends.catchup,
-        ledger=ledger or _beside(line, path),
+        ledger=ledger or _beside(line, kept.path),
         line=described,
+        keep=keep(kept.keep_days if keep_days is None else keep_days, kept.keep_gb if keep_gb is None else keep_gb),
     )
     port = ends.metrics + 1 if metrics_port is None and ends.metrics else metrics_port or 0
     _serve("join", server, port, server.samples)

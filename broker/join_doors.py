@@ -52,9 +52,9 @@ class JoinDoors:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def wait(self, milliseconds: int) -> None:
-        """Until a message comes, at most so long."""
-        self._poller.poll(milliseconds)
+    def wait(self, milliseconds: int) -> bool:
+        """Until a message comes, at most so long; whether one waits."""
+        return bool(self._poller.poll(milliseconds))
 
     def received(self) -> Iterator[Any]:
         """What the broker has sent, up to a bound."""
