@@ -25,6 +25,9 @@ class Holder(Protocol):
     def step(self, step: Step) -> Purged: ...
     def oldest_seq(self) -> int: ...
 
+    @property
+    def behind(self) -> bool: ...
+
 
 class Keeper:
     """One step per `turn`. `short`: the disk is full, and what is oldest must make room before anything is written."""
@@ -49,7 +52,8 @@ class Keeper:
     def turn(self, now: float, wall: float, *, idle: bool) -> list[Key]:
         """Do a step if it is time for one; the frames that were deleted. Raises LedgerError: nothing was."""
         try:
-            step = self._retention.decide(now, wall, self._ledger.holding(), idle or self.short)
+            idle = self.short or (idle and not self._ledger.behind)
+            step = self._retention.decide(now, wall, self._ledger.holding(), idle)
             if step is None or not isinstance(step, Delete):
                 self.short = False
             if step is None:

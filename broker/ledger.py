@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from broker import ledger_file, lookup, purge, schema
+from broker.checkpointer import Checkpointer
 from broker.ledger_file import BUSY, LedgerError, LedgerFull
 from broker.purge import Purged
 from broker.retention import FOR_EVER, Delete, Holding, Keep, Shrink, Step
@@ -35,6 +36,7 @@ class Ledger:
         self.ledger_id = ""
         self._db: sqlite3.Connection | None = None
         self._lock: sqlite3.Connection | None = None
+        self._checkpointer: Checkpointer | None = None
         self._tidied = 0  # the boot up to which boots were looked through
 
     def __enter__(self) -> Self:
@@ -55,6 +57,7 @@ class Ledger:
                 self.ledger_id = ledger_file.one(self._db, "SELECT value FROM meta WHERE name = 'ledger_id'")
                 if not self.keep.for_ever:
                     purge.plans(self._db)
+            self._checkpointer = Checkpointer(self.path).__enter__()
         except OSError as error:
             self.close()
             raise LedgerError(f"{self.path}: {error.strerror}") from error
@@ -63,6 +66,9 @@ class Ledger:
             raise
 
     def close(self) -> None:
+        if self._checkpointer is not None:
+            self._checkpointer.__exit__()
+            self._checkpointer = None
         for connection in (self._db, self._lock):
             if connection is not None:
                 connection.close()
@@ -80,23 +86,38 @@ class Ledger:
             for late in rows.late_results:
                 if db.execute(schema.FILE_LATE, late).rowcount:
                     filed.append(late.model)
+        self._wrote()
         return filed
 
     def step(self, step: Step) -> Purged:
         """Do a step of retention, whole or not at all. It is flushed with the next commit: a deletion that a power cut
         undoes is done again."""
-        with self._read() as db:
-            db.execute("PRAGMA synchronous = NORMAL")
-            try:
-                if isinstance(step, Shrink):
-                    return purge.shrink(db, step.pages)
+        with self._read() as db, ledger_file.in_passing(db):
+            if isinstance(step, Shrink):
+                purged = purge.shrink(db, step.pages)
+            else:
                 with self._transaction():
                     if isinstance(step, Delete):
-                        return purge.oldest(db, step)
-                    found, self._tidied = purge.leftovers(db, self._tidied, step)
-                    return found
-            finally:
-                db.execute("PRAGMA synchronous = FULL")
+                        purged = purge.oldest(db, step)
+                    else:
+                        purged, self._tidied = purge.leftovers(db, self._tidied, step)
+        if purged:
+            self._wrote(step=True)
+        return purged
+
+    @property
+    def behind(self) -> bool:
+        """So much was deleted that it has to be moved from the log into the file before more is."""
+        return self._checkpointer is not None and self._checkpointer.behind
+
+    def _wrote(self, step: bool = False) -> None:
+        """The checkpointer has work. Where the size is limited, so is the log: one that is too long is waited for."""
+        if self._checkpointer is None:
+            return
+        self._checkpointer.wrote(step)
+        if self.keep.limit and ledger_file.log_size(self.path) > self.keep.log:
+            with self._checkpointer.lock, self._read() as db:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def holding(self) -> Holding:
         """What retention has to know of the file."""

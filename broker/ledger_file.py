@@ -16,6 +16,8 @@ BUSY: Final = 0.1
 #: Pages in the write-ahead log after which a commit moves them into the file, and bytes that the log keeps then.
 CHECKPOINT_PAGES: Final = 4000
 LOG_KEPT: Final = 64 << 20
+#: KB of pages that are kept in memory.
+CACHE_KB: Final = 16384
 
 
 class LedgerError(Exception):
@@ -69,9 +71,31 @@ def prepare(db: sqlite3.Connection, path: Path, log: int) -> None:
         raise LedgerError(f"{path}: this file system cannot hold a ledger (no write-ahead log); put it on a local disk")
     page = one(db, "PRAGMA page_size")
     db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA cache_size = {-CACHE_KB}")
     db.execute("PRAGMA secure_delete = FAST")  # deleting writes no page for the sake of zeros
-    db.execute(f"PRAGMA journal_size_limit = {log or LOG_KEPT}")
-    db.execute(f"PRAGMA wal_autocheckpoint = {min(CHECKPOINT_PAGES, log // 2 // page) if log else CHECKPOINT_PAGES}")
+    db.execute(f"PRAGMA journal_size_limit = {log // 2 or LOG_KEPT}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {min(CHECKPOINT_PAGES, log // 4 // page) if log else CHECKPOINT_PAGES}")
+
+
+def log_size(path: Path) -> int:
+    """Bytes of the write-ahead log's file."""
+    try:
+        return Path(f"{path}-wal").stat().st_size
+    except OSError:
+        return 0
+
+
+@contextlib.contextmanager
+def in_passing(db: sqlite3.Connection) -> Iterator[None]:
+    """What is committed inside waits neither for the disk nor for a checkpoint."""
+    checkpoint = one(db, "PRAGMA wal_autocheckpoint")
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute("PRAGMA wal_autocheckpoint = 0")
+    try:
+        yield
+    finally:
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {checkpoint}")
 
 
 def size(path: Path) -> int:

@@ -10,7 +10,7 @@ import math
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +23,8 @@ from broker.retention import Delete, Holding, Tidy
 from broker.rows import SEQ_BITS, SEQ_LIMIT
 from broker.wire import Key
 
-#: Publications that a step looks at, and skips, boots or parts that it deletes, at most.
+#: Publications that are looked up at once, and skips, boots or parts that a step deletes at most.
+LOOKED_UP: Final = 32
 BATCH: Final = 256
 #: Bytes of answers after which a step ends: pages of large ones take time each.
 STEP_BYTES: Final = 1 << 20
@@ -111,7 +112,7 @@ def oldest(db: sqlite3.Connection, step: Delete) -> Purged:
     until = time.perf_counter() + step.seconds
     seqs: defaultdict[int, list[int]] = defaultdict(list)
     left = STEP_BYTES
-    for row in map(_Row._make, db.execute(_OLDEST, (BATCH,)).fetchall()):
+    for row in _rows(db):
         if row.inside or (step.before != math.inf and row.instant >= step.before):
             break
         db.execute("DELETE FROM published WHERE seq = ?", (row.seq,))
@@ -127,6 +128,12 @@ def oldest(db: sqlite3.Connection, step: Delete) -> Purged:
         _remember(db, boot, numbers, max(numbers), purged)
     _count(db, purged)
     return purged
+
+
+def _rows(db: sqlite3.Connection) -> Iterator[_Row]:
+    """The oldest publications; each batch is looked up when those before it are deleted."""
+    while rows := db.execute(_OLDEST, (LOOKED_UP,)).fetchall():
+        yield from map(_Row._make, rows)
 
 
 def leftovers(db: sqlite3.Connection, after: int, step: Tidy) -> tuple[Purged, int]:
@@ -150,7 +157,7 @@ def leftovers(db: sqlite3.Connection, after: int, step: Tidy) -> tuple[Purged, i
 def shrink(db: sqlite3.Connection, pages: int) -> Purged:
     """Give free pages at the end of the file back to the disk; the file gets smaller with the next checkpoint."""
     before = one(db, "PRAGMA page_count")
-    db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()  # a page for each row that is asked for
+    db.executescript(f"PRAGMA incremental_vacuum({pages})")  # `execute` would stop after the first page
     return Purged(pages=before - one(db, "PRAGMA page_count"))
 
 

@@ -15,8 +15,9 @@ from broker.part import FORGET_AFTER
 LOOK_EVERY: Final = 0.25
 #: Seconds between two rounds through what is deleted with its frames' last: boots, parts.
 TIDY_EVERY: Final = 1.0
-#: Seconds that the deletions of one step may take; committing them comes on top.
+#: Seconds that the deletions of one step may take; committing them comes on top. Beyond the limit the bytes count more.
 STEP_SECONDS: Final = 0.002
+OVER_SECONDS: Final = 0.02
 #: Free pages that one step gives back to the disk.
 STEP_PAGES: Final = 64
 #: After a step, so many times its length belongs to the line.
@@ -139,14 +140,14 @@ class Retention:
         if not idle and not self._urgent:
             return None
         if holding.oldest is not None and limit is not None and holding.used > BEGINS * limit:
-            return Delete(math.inf)
+            return Delete(math.inf, OVER_SECONDS if holding.used > limit else STEP_SECONDS)
         if self._keep.seconds and holding.oldest is not None and holding.oldest < wall - self._keep.seconds:
             return Delete(wall - self._keep.seconds)
+        if limit is not None and holding.shrinks and holding.free and holding.pages * holding.page > limit:
+            return Shrink(min(holding.free, STEP_PAGES))
         if now >= self._tidy_at:
             self._tidy_at = now + TIDY_EVERY
             return Tidy(wall - FORGET_AFTER)
-        if limit is not None and holding.shrinks and holding.free and holding.pages * holding.page > limit:
-            return Shrink(min(holding.free, STEP_PAGES))
         return None
 
     def done(self, now: float, step: Step, seconds: float, found: bool) -> None:
