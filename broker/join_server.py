@@ -255,7 +255,7 @@ class JoinServer:
     def _serve_consumers(self, now: float) -> None:
         """Hear consumers, and do one bounded piece of work for one of them."""
         for identity, since in self._doors.questions():
-            if not self._catchup.ask(identity, since):
+            if not self._catchup.ask(identity, since, now):
                 self.counts["refused_total", "catchup_full"] += 1
         try:
             answer = self._catchup.step()
@@ -263,5 +263,5 @@ class JoinServer:
             self.counts["catchup_failures_total",] += 1
             self._log(now, "the ledger cannot be read: a consumer goes without an answer", error)
             return
-        if answer is not None:
-            self._doors.answer(*answer)
+        if answer is not None and not self._doors.answer(*answer):
+            self._catchup.unread(answer[0], now)
