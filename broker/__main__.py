@@ -13,10 +13,12 @@ import zmq
 from broker import line as line_file
 from broker import log, metrics, wire
 from broker.ending import when_asked_to_end
+from broker.holdings import command as report
 from broker.ledger import LedgerError
 from broker.line import Endpoints, Ledger, Line, LineError, Recorder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+app.command("report")(report)
 logger = log.get(__name__)
 
 LineOption = Annotated[Path | None, typer.Option("--line", help="The line file (TOML).", show_default=False)]

@@ -12,6 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, Self
 
+from broker.reserve import Reserve
+
 #: Least seconds between two rounds.
 EVERY: Final = 0.25
 #: Steps of retention that may wait for a round.
@@ -19,13 +21,15 @@ AHEAD: Final = 16
 
 
 class Checkpointer:
-    """A context manager around a thread. `failures`: rounds that did not work; the next one tries again."""
+    """A context manager around a thread. `failures`: rounds that did not work; the next one tries again. `reserve`: to
+    be filled when there is room."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reserve: Reserve | None = None) -> None:
         self.failures = 0
         #: Held during a round.
         self.lock = threading.Lock()
         self._path = path
+        self._reserve = reserve
         self._steps = 0
         self._wrote = threading.Event()
         self._end = threading.Event()
@@ -53,6 +57,8 @@ class Checkpointer:
     def _run(self) -> None:
         with closing(sqlite3.connect(self._path, timeout=0.0, isolation_level=None)) as db:
             while not self._end.wait(EVERY):
+                if self._reserve is not None:
+                    self._reserve.fill()
                 self._wrote.wait()
                 self._wrote.clear()
                 self._steps = 0

@@ -24,6 +24,7 @@ class Holder(Protocol):
     def holding(self) -> Holding: ...
     def step(self, step: Step) -> Purged: ...
     def oldest_seq(self) -> int: ...
+    def make_room(self) -> None: ...
 
     @property
     def behind(self) -> bool: ...
@@ -67,8 +68,10 @@ class Keeper:
         """A commit found no room."""
         try:
             self.short = self._retention.disk_full(now, self._ledger.holding())
+            if self.short:
+                self._ledger.make_room()
         except LedgerError as error:
-            logger.error("the ledger cannot be read", error=str(error))
+            logger.error("no room can be made", error=str(error))
 
     def gauges(self) -> dict[tuple[str, ...], float]:
         """Callable from any thread."""
@@ -85,7 +88,7 @@ class Keeper:
         self._longest = max(self._longest, seconds)
         self._seconds_total += seconds
         self._retention.done(time.monotonic(), step, seconds, bool(purged))
-        for (what, _, _), count in purged.counts.items():
+        for (what, _, _), count in purged.rows.items():
             self._counts["ledger_deleted_total", what] += count
         self._oldest = self._ledger.oldest_seq()
         return purged.keys

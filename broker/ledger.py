@@ -17,6 +17,7 @@ from broker import ledger_file, lookup, purge, schema
 from broker.checkpointer import Checkpointer
 from broker.ledger_file import BUSY, LedgerError, LedgerFull
 from broker.purge import Purged
+from broker.reserve import Reserve
 from broker.retention import FOR_EVER, Delete, Holding, Keep, Shrink, Step
 from broker.rows import Rows, Snapshot, Stored, StoredBoot
 from broker.wire import Entry
@@ -36,6 +37,7 @@ class Ledger:
         self.ledger_id = ""
         self._db: sqlite3.Connection | None = None
         self._lock: sqlite3.Connection | None = None
+        self.reserve = Reserve(path)
         self._checkpointer: Checkpointer | None = None
         self._tidied = 0  # the boot up to which boots were looked through
 
@@ -57,7 +59,8 @@ class Ledger:
                 self.ledger_id = ledger_file.one(self._db, "SELECT value FROM meta WHERE name = 'ledger_id'")
                 if not self.keep.for_ever:
                     purge.plans(self._db)
-            self._checkpointer = Checkpointer(self.path).__enter__()
+            reserve = None if self.keep.for_ever else self.reserve
+            self._checkpointer = Checkpointer(self.path, reserve).__enter__()
         except OSError as error:
             self.close()
             raise LedgerError(f"{self.path}: {error.strerror}") from error
@@ -116,13 +119,22 @@ class Ledger:
             return
         self._checkpointer.wrote(step)
         if self.keep.limit and ledger_file.log_size(self.path) > self.keep.log:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        if self._checkpointer is not None:
             with self._checkpointer.lock, self._read() as db:
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def holding(self) -> Holding:
         """What retention has to know of the file."""
         with self._read() as db:
-            return purge.holding(db)
+            return purge.holding(db)._replace(spare=self.reserve.held)
+
+    def make_room(self) -> None:
+        """The disk is full: let go of the reserve, and move the log into the file, so that it can begin anew."""
+        self.reserve.release()
+        self._checkpoint()
 
     def snapshot(self, closed_since: float) -> Snapshot:
         """What a start needs; of closed parts, those since `closed_since` (unix seconds)."""

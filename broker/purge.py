@@ -83,15 +83,15 @@ class _Row(NamedTuple):
 
 @dataclass(slots=True)
 class Purged:
-    """What a step deleted. `counts`: (what, name, kind) -> rows, as in the table `deleted`; `keys`: frames; `pages`:
+    """What a step deleted. `rows`: (what, name, kind) -> how many, as in the table `deleted`; `keys`: frames; `pages`:
     given back to the disk."""
 
-    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    rows: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     keys: list[Key] = field(default_factory=list)
     pages: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.counts or self.pages)
+        return bool(self.rows or self.pages)
 
 
 def holding(db: sqlite3.Connection) -> Holding:
@@ -116,12 +116,12 @@ def oldest(db: sqlite3.Connection, step: Delete) -> Purged:
         if row.inside or (step.before != math.inf and row.instant >= step.before):
             break
         db.execute("DELETE FROM published WHERE seq = ?", (row.seq,))
-        purged.counts["published", "", ""] += 1
+        purged.rows["published", "", ""] += 1
         if row.frame is not None and row.kept:
             left -= _frame(db, row, purged)
             seqs[row.frame >> SEQ_BITS].append(row.frame & (SEQ_LIMIT - 1))
         elif row.frame is not None:  # its frame went with an earlier publication
-            purged.counts["duplicates", "", ""] += 1
+            purged.rows["duplicates", "", ""] += 1
         if left < 0 or time.perf_counter() >= until:
             break
     for boot, numbers in seqs.items():
@@ -149,7 +149,7 @@ def leftovers(db: sqlite3.Connection, after: int, step: Tidy) -> tuple[Purged, i
             _boot(db, boot, purged)
     for part, station, verdict in db.execute(_LEFT_PARTS, (step.closed_before, BATCH)).fetchall():
         db.execute("DELETE FROM parts WHERE part = ?", (part,))
-        purged.counts["parts", station, verdict] += 1
+        purged.rows["parts", station, verdict] += 1
     _count(db, purged)
     return purged, boots[-1] if len(boots) == BATCH else 0
 
@@ -175,23 +175,23 @@ def plans(db: sqlite3.Connection) -> None:
 
 def _frame(db: sqlite3.Connection, row: _Row, purged: Purged) -> int:
     """Delete a frame and all that was recorded of it; returns the bytes of its answers."""
-    number, counts, size = row.frame, purged.counts, 0
+    number, rows, size = row.frame, purged.rows, 0
     camera, station = row.camera or "", row.station or ""
     assert number is not None
     answers = "SELECT model, status, tries, length(body) FROM results WHERE frame = ?"
     for model, status, tries, length in db.execute(answers, (number,)).fetchall():
-        counts["results", model, status] += 1
+        rows["results", model, status] += 1
         if tries > 1:
-            counts["requeued", "", ""] += tries - 1
+            rows["requeued", "", ""] += tries - 1
         size += length
     late = "SELECT model, length(body) FROM late_results WHERE frame = ?"
     for model, length in db.execute(late, (number,)).fetchall():
-        counts["late_results", model, ""] += 1
+        rows["late_results", model, ""] += 1
         size += length
     for table in ("results", "late_results", "suspects", "frames"):
         db.execute(f"DELETE FROM {table} WHERE frame = ?", (number,))
-    counts["frames", camera, row.outcome or ""] += 1
-    counts["verdicts", station, row.verdict or ""] += 1
+    rows["frames", camera, row.outcome or ""] += 1
+    rows["verdicts", station, row.verdict or ""] += 1
     purged.keys.append(Key(camera, row.boot or "", number & (SEQ_LIMIT - 1)))
     return size
 
@@ -204,7 +204,7 @@ def _remember(db: sqlite3.Connection, boot: int, seqs: Iterable[int], highest: i
     ).fetchall()
     if skips:
         db.executemany("DELETE FROM skips WHERE frame = ?", skips)
-        purged.counts["skips", one(db, "SELECT camera FROM boots WHERE boot = ?", boot), ""] += len(skips)
+        purged.rows["skips", one(db, "SELECT camera FROM boots WHERE boot = ?", boot), ""] += len(skips)
     before = db.execute("SELECT first, last FROM gone WHERE boot = ?", (boot,)).fetchall()
     after = merged(before, [*seqs, *(number - start for (number,) in skips)])
     over, new = set(before).difference(after), set(after).difference(before)
@@ -226,9 +226,9 @@ def _boot(db: sqlite3.Connection, boot: int, purged: Purged) -> None:
         state = one(db, "SELECT state FROM boots WHERE boot = ?", boot)
         db.execute("DELETE FROM gone WHERE boot = ?", (boot,))
         db.execute("DELETE FROM boots WHERE boot = ?", (boot,))
-        purged.counts["boots", "", state] += 1
+        purged.rows["boots", "", state] += 1
 
 
 def _count(db: sqlite3.Connection, purged: Purged) -> None:
-    rows: list[tuple[Any, ...]] = [(*what, count) for what, count in purged.counts.items()]
+    rows: list[tuple[Any, ...]] = [(*what, count) for what, count in purged.rows.items()]
     db.executemany(_ADD, rows)

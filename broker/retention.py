@@ -66,13 +66,14 @@ def keep(days: float, gb: float) -> Keep:
 
 class Holding(NamedTuple):
     """What the ledger's file holds: pages of `page` bytes, `free` of them unused; `shrinks`: they can be given back.
-    `oldest`: unix seconds of the oldest publication, None without any."""
+    `oldest`: unix seconds of the oldest publication, None without any; `spare`: there is a reserve for a full disk."""
 
     pages: int
     free: int
     page: int
     shrinks: bool
     oldest: float | None
+    spare: bool = True
 
     @property
     def used(self) -> int:
@@ -135,7 +136,7 @@ class Retention:
         """The step to do now, if any; `idle`: no message waits."""
         self._next = now + LOOK_EVERY
         wall = self._sober(now, wall)
-        limit = self._room(now)
+        limit = self._room(now, holding.spare)
         self._urgent = limit is not None and holding.used > URGENT * limit
         if not idle and not self._urgent:
             return None
@@ -157,9 +158,9 @@ class Retention:
             if isinstance(step, Tidy):
                 self._tidy_at = now
 
-    def _room(self, now: float) -> float | None:
-        """Bytes that pages in use may take; None: no limit."""
-        if self._ceiling is not None and now >= self._ceiling_until:
+    def _room(self, now: float, spare: bool) -> float | None:
+        """Bytes that pages in use may take; None: no limit. A disk that was full is not tried without a reserve."""
+        if self._ceiling is not None and spare and now >= self._ceiling_until:
             self._ceiling = None
         limits = [self._keep.limit - self._keep.log] if self._keep.limit else []
         limits += [self._ceiling] if self._ceiling is not None else []
