@@ -112,6 +112,7 @@ class Retention:
         self._started: tuple[float, float] | None = None  # monotonic, unix
         self._next = -math.inf
         self._tidy_at = -math.inf
+        self._most = float(keep.limit - keep.log) if keep.limit else math.inf  # bytes of the file
         self._ceiling: int | None = None  # bytes of the file when the disk was full
         self._ceiling_until = 0.0
         self._urgent = False
@@ -144,7 +145,7 @@ class Retention:
             return Delete(math.inf, OVER_SECONDS if holding.used > limit else STEP_SECONDS)
         if self._keep.seconds and holding.oldest is not None and holding.oldest < wall - self._keep.seconds:
             return Delete(wall - self._keep.seconds)
-        if limit is not None and holding.shrinks and holding.free and holding.pages * holding.page > limit:
+        if holding.shrinks and holding.free and holding.pages * holding.page > self._most:
             return Shrink(min(holding.free, STEP_PAGES))
         if now >= self._tidy_at:
             self._tidy_at = now + TIDY_EVERY
@@ -162,9 +163,8 @@ class Retention:
         """Bytes that pages in use may take; None: no limit. A disk that was full is not tried without a reserve."""
         if self._ceiling is not None and spare and now >= self._ceiling_until:
             self._ceiling = None
-        limits = [self._keep.limit - self._keep.log] if self._keep.limit else []
-        limits += [self._ceiling] if self._ceiling is not None else []
-        return min(limits, default=None)
+        most = self._most if self._ceiling is None else min(self._most, self._ceiling)
+        return None if math.isinf(most) else most
 
     def _sober(self, now: float, wall: float) -> float:
         """A wall clock that is set while the join runs, or was wrong when it started, makes nothing older than it is by

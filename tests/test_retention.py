@@ -163,6 +163,7 @@ def test_a_full_disk_is_a_limit_for_a_while() -> None:
     assert retention.disk_full(5.0, holding(50)) and retention.due(5.0)
     assert retention.decide(5.0, WALL, holding(50), idle=False) == Delete(math.inf)
     assert retention.decide(5.0, WALL, holding(40, 10), idle=False) is None
+    assert retention.decide(6.0, WALL, holding(40, 10), idle=True) == Tidy(WALL - FORGET_AFTER), "no room is given away"
     without = holding(50)._replace(spare=False)
     assert retention.decide(5.0 + FULL_FOR, WALL, without, idle=False) == Delete(math.inf)
     assert retention.decide(5.0 + FULL_FOR, WALL, holding(50), idle=False) is None
