@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import zmq
@@ -24,6 +25,7 @@ from broker.report import report
 from broker.retention import LEAST_BYTES, Keep
 from broker.wire import Key, Since
 from clients.bookmark import Bookmark, BookmarkError
+from clients.camera import Camera
 from clients.cursor import Position
 from clients.joined import Joined
 from clients.results import HistoryGone, Results
@@ -31,6 +33,8 @@ from tests.conftest import free_port
 from tests.join_broker import PATIENCE, FakeBroker
 from tests.join_world import BOOT, Items
 from tests.test_join_server import CODE, Rig
+from tests.whole_line import whole_line
+from workers.engine.fake import Fake
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Endpoint = Callable[[str], str]
@@ -48,14 +52,14 @@ class Healthy(threading.Thread):
 
     def __init__(self, live: str, catchup: str, context: Context) -> None:
         super().__init__()
-        self.seqs: list[int] = []
+        self.keys: list[Key] = []
         self._results = Results(live, catchup=catchup, since=Position("", 0), timeout=0.2, context=context)
         self._end = threading.Event()
 
     def run(self) -> None:
         with self._results:
             while not self._end.is_set():
-                self.seqs += [result.key.seq for result in self._results if isinstance(result, Joined)]
+                self.keys += [result.key for result in self._results if isinstance(result, Joined)]
 
     def __enter__(self) -> Healthy:
         self.start()
@@ -128,10 +132,37 @@ def test_consumers_that_never_read_hold_nobody_up(
             assert time.monotonic() < deadline, f"{broker.acked_total} acked"
             broker.serve()
         grown = psutil.Process(process.pid).memory_info().rss - before
-        broker.until(lambda: len(healthy.seqs) >= frames, f"{len(healthy.seqs)} of {frames} received")
-    assert healthy.seqs == list(range(frames))
+        broker.until(lambda: len(healthy.keys) >= frames, f"{len(healthy.keys)} of {frames} received")
+    assert healthy.keys == [lone(seq) for seq in range(frames)]
     assert grown < 2 * LIVE_WAITING * len(LARGE), f"{grown >> 20} MB for what nobody reads"
     assert report(tmp_path / "l.sqlite")["complete"] == frames
+
+
+def test_a_whole_line_goes_on_beside_them(endpoint: Endpoint, transport: str, context: Context, tmp_path: Path) -> None:
+    if transport == "inproc":
+        pytest.skip("a consumer over inproc that does not read is in the join's own process")
+    frames, picture = 150, np.zeros((64, 64, 3), np.uint8)
+    with whole_line(endpoint, context, tmp_path, {"fake": Fake()}) as line:
+        ends = line.line.endpoints
+        with (
+            deaf(zmq.SUB, ends.live, context),
+            deaf(zmq.DEALER, ends.catchup, context) as asking,
+            Healthy(ends.live, ends.catchup, context) as healthy,
+            Camera("cam1", endpoint=ends.frontend, context=context, deadline=30.0) as camera,
+        ):
+            for _ in range(frames):
+                ask(asking)
+                camera.send(picture, encoding="bgr8", timeout=PATIENCE)
+            assert camera.flush(PATIENCE)
+            assert (camera.stats.complete, camera.stats.incomplete) == (frames, 0)
+            line.wait_published(frames)
+            deadline = time.monotonic() + PATIENCE
+            while len(taken := [key.seq for key in healthy.keys if key.camera == "cam1"]) < frames:
+                assert time.monotonic() < deadline, f"{len(taken)} of {frames} received"
+                ask(asking)
+                healthy.join(0.02)
+        assert taken == list(range(frames))
+        assert line.report()["complete"] == frames
 
 
 def test_a_consumer_that_does_not_read_is_answered_once_a_second(tmp_path: Path) -> None:
@@ -258,6 +289,7 @@ def seen(path: Path) -> set[int]:
 SAVER = """
 import sys
 from pathlib import Path
+from clients.camera import Camera
 from clients.bookmark import Bookmark
 from clients.cursor import Position
 mark = Bookmark(Path(sys.argv[1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from broker import schema
+from broker.__main__ import app
 from broker.catchup import CatchUp
 from broker.gone import merged
 from broker.keeper import Keeper
@@ -344,6 +347,30 @@ def test_the_accounts_reconcile_whatever_was_deleted(bench: Bench) -> None:
         consumed.take(body)
     account = reconcile({"lone": Told(sent=12, accepted=12, complete=12)}, report(bench.path), consumed)
     assert account.passed and (account.accepted, account.joined, account.lost, account.unreceived) == (12, 12, 0, 0)
+
+
+def test_the_command_says_what_a_ledger_holds(bench: Bench) -> None:
+    items = Items()
+    joined(bench, items, *(lone(seq) for seq in range(3)))
+    delete(bench, Delete(math.inf, 0.0))
+    joined(bench, items, lone(3))
+    told = CliRunner().invoke(app, ["report", str(bench.path)], env={"NO_COLOR": "1", "COLUMNS": "100"})
+    assert told.exit_code == 0, told.output
+    assert "kept: 1 frames, back to 2023-" in told.output and "seq 4 to 4" in told.output
+    assert "deleted: 3 frames, 3 published, 3 results" in told.output
+    assert ["lone", "4", "4", "4", "0", "0"] in [line.split() for line in told.output.splitlines()]
+    figures = json.loads(CliRunner().invoke(app, ["report", str(bench.path), "--json"]).output)
+    assert (figures["accepted"], figures["frames"], figures["deleted"]["frames"]) == (4, 1, 3)
+    assert figures["bytes"] == bench.ledger.size()
+
+
+def test_the_command_fails_where_it_does_not_add_up(bench: Bench, tmp_path: Path) -> None:
+    joined(bench, Items(), lone(0))
+    bench.ledger.commit(Rows(published=[PublishedRow(2, 1, 1, 1 << SEQ_BITS, b"")]))
+    told = CliRunner().invoke(app, ["report", str(bench.path)])
+    assert told.exit_code == 1 and "WRONG: 1 published twice" in told.output
+    missing = CliRunner().invoke(app, ["report", str(tmp_path / "none.sqlite")])
+    assert missing.exit_code == 1 and "there is no ledger" in missing.output
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
