@@ -14,11 +14,13 @@ from broker import line as line_file
 from broker import log, metrics, versions, wire
 from broker.document import dotted
 from broker.ending import when_asked_to_end
+from broker.holdings import command as report
 from broker.ledger import LedgerError
 from broker.line import Endpoints, Ledger, Line, LineError, Recorder
 from broker.operator import Operator, Unanswered
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+app.command("report")(report)
 logger = log.get(__name__)
 
 LineOption = Annotated[Path | None, typer.Option("--line", help="The line file (TOML).", show_default=False)]
@@ -121,6 +123,12 @@ def join(
     live: Annotated[str, typer.Option(help="Endpoint of the live stream of results.")] = "",
     catchup: Annotated[str, typer.Option(help="Endpoint for consumers that were away.")] = "",
     ledger: Annotated[Path | None, typer.Option(help="The ledger's SQLite file; default: the line file's.")] = None,
+    keep_days: Annotated[
+        float | None, typer.Option("--keep-days", min=0.0, help="Delete what is older; 0: nothing.")
+    ] = None,
+    keep_gb: Annotated[
+        float | None, typer.Option("--keep-gb", min=0.0, help="Delete the oldest beyond so many GB; 0: nothing.")
+    ] = None,
     metrics_port: MetricsPort = None,
     json_log: JsonLog = False,
     log_level: LevelOption = "info",
@@ -132,19 +140,23 @@ def join(
       broker join --line line.toml
 
       broker join --ledger ledger.sqlite --egress tcp://127.0.0.1:7003
+
+      broker join --line line.toml --keep-days 30 --keep-gb 20
     """
     from broker.join_server import JoinServer
+    from broker.retention import keep
 
     log.configure(json=json_log, level=log_level, process="join")
     described = _optional_line(line)
     ends = described.endpoints if described is not None else Endpoints()
-    path = (described.ledger if described is not None else Ledger()).path
+    kept = described.ledger if described is not None else Ledger()
     server = JoinServer(
         egress=egress or ends.egress,
         live=live or ends.live,
         catchup=catchup or ends.catchup,
-        ledger=ledger or _beside(line, path),
+        ledger=ledger or _beside(line, kept.path),
         line=described,
+        keep=keep(kept.keep_days if keep_days is None else keep_days, kept.keep_gb if keep_gb is None else keep_gb),
     )
     port = ends.metrics + 1 if metrics_port is None and ends.metrics else metrics_port or 0
     _serve("join", server, port, server.samples)

@@ -49,7 +49,8 @@ class Assembly:
         before, self._open = self._open, {}
         for part in snapshot.parts:
             if part.closed_at is not None:
-                self._remember(part, now - min(max(wall - part.closed_at, 0.0), FORGET_AFTER), now)
+                closed = now - min(max(wall - part.closed_at, 0.0), FORGET_AFTER)
+                self._parts.remember(closed, part.station, part.name, [stored.key for stored in part.frames])
         for part in snapshot.parts:
             if part.closed_at is None:
                 inside = [frames[stored.key] for stored in part.frames]
@@ -119,11 +120,6 @@ class Assembly:
         answers = {} if rules is None else frame.looked()
         joined = PartFrame(key=frame.key, outcome=outcome, answers=answers, required=list(plan.required))
         self._parts.add(now, plan.station, frame.part, joined)
-
-    def _remember(self, part: StoredPart, closed: float, now: float) -> None:
-        for frame in part.frames:
-            self._parts.open(closed, part.station, part.name, frame.key, [frame.key.camera], 0.0)
-        self._parts.due(now)
 
     def _resume(self, part: StoredPart, inside: list[Expected], before: _Open | None, now: float) -> None:
         digest = inside[0].plan.digest

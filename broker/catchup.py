@@ -13,6 +13,9 @@ PAGE_ITEMS: Final = 64
 PAGE_BYTES: Final = 1 << 20
 #: Consumers that may wait for their answer at once; one more is not heard, and asks again.
 WAITING: Final = 256
+#: Seconds that a consumer is not answered after it did not take an answer, and consumers of which that is remembered.
+DEAF_FOR: Final = 1.0
+DEAF: Final = 1024
 
 
 class Past(Protocol):
@@ -32,22 +35,36 @@ class _Request(NamedTuple):
 
 
 class CatchUp:
-    """One question per consumer, the newest. `step` does a bounded piece of work for the one that waited longest."""
+    """One question per consumer, the newest. `step` does a bounded piece of work for the one that waited longest.
+
+    A consumer that asks and does not read costs a page a second, whatever it asks.
+    """
 
     def __init__(self, past: Past) -> None:
         self._past = past
         self._waiting: OrderedDict[bytes, _Request] = OrderedDict()
+        self._deaf: OrderedDict[bytes, float] = OrderedDict()  # until when
 
     def __len__(self) -> int:
         """Consumers that wait."""
         return len(self._waiting)
 
-    def ask(self, identity: bytes, since: Since) -> bool:
-        """A consumer's question; False: too many wait already."""
+    def ask(self, identity: bytes, since: Since, now: float = 0.0) -> bool:
+        """A consumer's question; False: too many wait already, or it did not read the last answer."""
         if len(self._waiting) >= WAITING and identity not in self._waiting:
+            return False
+        if now < self._deaf.get(identity, 0.0):
             return False
         self._waiting[identity] = _Request(since, since.seq)
         return True
+
+    def unread(self, identity: bytes, now: float) -> None:
+        """An answer could not be given to this consumer: it is gone, or does not read."""
+        self._waiting.pop(identity, None)
+        self._deaf[identity] = now + DEAF_FOR
+        self._deaf.move_to_end(identity)
+        if len(self._deaf) > DEAF:
+            self._deaf.popitem(last=False)
 
     def step(self) -> tuple[bytes, Message] | None:
         """(who, answer), or None where the search goes on or nobody waits. Raises LedgerError; the question is lost."""

@@ -23,7 +23,20 @@ from broker.rulebook import Rulebook
 from broker.strays import Strays
 from broker.stream import Stream, frame_topic
 from broker.turn import Turn
-from broker.wire import Closing, Expect, Key, Known, LineText, Note, Outcome, Result, Suspect
+from broker.wire import (
+    Closing,
+    Expect,
+    Expectation,
+    Key,
+    Known,
+    LineText,
+    Note,
+    Outcome,
+    Result,
+    Status,
+    Suspect,
+    Suspicion,
+)
 
 #: Seconds that the broker has to speak of a frame that was open when the join started.
 CLAIM_WITHIN: Final = 5.0
@@ -101,6 +114,10 @@ class Joiner:
         self._stream.end_turn(turn)
         return turn
 
+    def forget(self, keys: Iterable[Key]) -> None:
+        """The ledger has deleted these frames."""
+        self._register.forget(keys)
+
     def next_due(self) -> float | None:
         """The instant at which `turn` has something to do without a message; None: never."""
         boots = self._register.boots.next_due()
@@ -146,6 +163,9 @@ class Joiner:
             if item.policy == "monitor":
                 continue
             frame = self._register.find(item.key, turn)
+            if frame is None and self._register.gone(item.key):
+                self._gone(message.epoch, item)
+                continue
             if frame is None:
                 frame = self._register.accept(item, turn)
                 if frame is None:
@@ -181,7 +201,7 @@ class Joiner:
                     continue
                 frame = self._register.find(item.key, turn)
                 if frame is None:
-                    self._stray(message.epoch, item.ticket)
+                    self._stray(message.epoch, item)
                     continue
             tickets.append(item.ticket)
             if item.model not in frame.plan.models:
@@ -218,11 +238,22 @@ class Joiner:
             LateRow(frame.row, item.model, item.tries, item.status, item.reason, item.body)
         )
 
-    def _stray(self, epoch: str, ticket: int) -> None:
+    def _stray(self, epoch: str, item: Outcome | Suspicion) -> None:
         """No EXPECT of this frame was ever here. It may be on its way, so the broker is left to repeat for a while."""
-        if self._strays.given_up(ticket, self._turn.now):
-            self._turn.tickets[epoch].append(ticket)
+        if self._register.gone(item.key):
+            self._turn.tickets[epoch].append(item.ticket)
+            self._turn.counts["refused_total", "deleted"] += 1
+        elif self._strays.given_up(item.ticket, self._turn.now):
+            self._turn.tickets[epoch].append(item.ticket)
             self._turn.counts["refused_total", "unasked"] += 1
+
+    def _gone(self, epoch: str, item: Expectation) -> None:
+        """The frame was published, and deleted since. All that is known of it is that it is over: its camera is told
+        so, and no model looks again."""
+        statuses: dict[str, Status] = dict.fromkeys(item.models, "dropped")
+        self._turn.known[epoch].append(Known(ticket=item.ticket, statuses=statuses))
+        self._turn.tickets[epoch].append(item.ticket)
+        self._turn.counts["refused_total", "deleted"] += 1
 
     # --- closing -----------------------------------------------------------------------------------------------------
 
@@ -259,7 +290,7 @@ class Joiner:
         for item in message.items:
             frame = self._register.find(item.key, self._turn)
             if frame is None:
-                self._stray(message.epoch, item.ticket)
+                self._stray(message.epoch, item)
                 continue
             self._turn.tickets[message.epoch].append(item.ticket)
             if item.count > frame.suspects.get(item.model, 0):
@@ -278,8 +309,10 @@ class Joiner:
             if boot is None:
                 turn.counts["refused_total", "note_invalid"] += 1
                 continue
-            turn.rows.skips.append((boot.first + skip.key.seq, skip.reason))
             turn.tickets[message.epoch].append(skip.ticket)
+            if self._register.gone(skip.key):
+                continue
+            turn.rows.skips.append((boot.first + skip.key.seq, skip.reason))
 
     def _line_text(self, message: LineText) -> None:
         try:

@@ -20,8 +20,11 @@ EGRESS_WAITING: Final = 256
 BURST: Final = 512
 BURST_ITEMS: Final = 2048
 QUESTIONS: Final = 16
-#: Messages that wait for one slow consumer of the live stream; more are lost to it, and it catches up.
-LIVE_WAITING: Final = 10_000
+#: Messages that wait for one slow consumer of the live stream; more are lost to it, and it catches up. The consumer has
+#: a queue of its own, so this one only has to last while the network does not.
+LIVE_WAITING: Final = 1000
+#: Pages that wait for one consumer that asked for them: one is asked for at a time.
+PAGES_WAITING: Final = 2
 
 _MORE: Final = zmq.NOBLOCK | zmq.SNDMORE
 
@@ -52,9 +55,9 @@ class JoinDoors:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def wait(self, milliseconds: int) -> None:
-        """Until a message comes, at most so long."""
-        self._poller.poll(milliseconds)
+    def wait(self, milliseconds: int) -> bool:
+        """Until a message comes, at most so long; whether one waits."""
+        return bool(self._poller.poll(milliseconds))
 
     def received(self) -> Iterator[Any]:
         """What the broker has sent, up to a bound."""
@@ -118,12 +121,17 @@ class JoinDoors:
             else:
                 self._counts["refused_total", "unexpected"] += 1
 
-    def answer(self, identity: bytes, message: Message) -> None:
-        """An answer to a consumer; one that is gone, or does not read, asks again when it is back."""
+    def answer(self, identity: bytes, message: Message) -> bool:
+        """An answer to a consumer. False, and counted, when it is gone, or does not read what it asked for before."""
         try:
             self._catchup.send_multipart([identity, *wire.encode(message)], zmq.NOBLOCK)
-        except zmq.Again:
-            self._counts["undelivered_total", type(message).__name__, "full"] += 1
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                raise
+            reason = "full" if error.errno == zmq.EAGAIN else "gone"
+            self._counts["undelivered_total", type(message).__name__, reason] += 1
+            return False
+        return True
 
     def _open(self) -> None:
         egress, live, catchup = self._endpoints
@@ -134,7 +142,8 @@ class JoinDoors:
         self._live.bind(live)
         self._catchup = self._stack.enter_context(context.socket(zmq.ROUTER))
         self._catchup.setsockopt(zmq.LINGER, 0)
-        self._catchup.setsockopt(zmq.SNDHWM, 16)
+        self._catchup.setsockopt(zmq.SNDHWM, PAGES_WAITING)
+        self._catchup.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._catchup.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)
         self._catchup.bind(catchup)
         self._poller = zmq.Poller()

@@ -19,10 +19,12 @@ from broker import log, silence
 from broker.catchup import CatchUp
 from broker.join import Joiner
 from broker.join_doors import Context, JoinDoors
-from broker.ledger import Ledger, LedgerError
+from broker.keeper import Keeper
+from broker.ledger import Ledger, LedgerError, LedgerFull
 from broker.line import Line
 from broker.monitor import Monitors
 from broker.pace import Pace
+from broker.retention import FOR_EVER, Keep, Retention
 from broker.rulebook import Rulebook
 from broker.silence import Silence
 from broker.turn import Counts, Turn
@@ -55,7 +57,7 @@ class JoinServer:
 
     `egress` is the broker's; `live` and `catchup` are bound here. `context`: to be shared by all who meet over inproc;
     by default the server has its own. `line` judges until the broker tells of a line file. A broker that has not
-    answered for `patience` seconds is told of in the log.
+    answered for `patience` seconds is told of in the log. `keep`: how much of the past the ledger keeps.
     """
 
     def __init__(
@@ -68,16 +70,18 @@ class JoinServer:
         context: Context | None = None,
         line: Line | None = None,
         patience: float = silence.LIMIT,
+        keep: Keep = FOR_EVER,
     ) -> None:
         self.epoch = secrets.token_hex(6)
         self.counts: Counts = Counter()
         self.ready = threading.Event()
-        self._ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
+        self._ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger, keep)
         self._doors = JoinDoors(egress, live, catchup, context, self.counts)
         self._rulebook = Rulebook(line)
         self._monitors = Monitors(self._rulebook)
         self._joiner = Joiner(self._ledger, self._rulebook, self._monitors)
         self._catchup = CatchUp(self._ledger)
+        self._keeper = Keeper(self._ledger, Retention(keep), self.counts)
         self._egress = egress
         self._silence = Silence(patience)
         self._should_stop = threading.Event()
@@ -112,6 +116,7 @@ class JoinServer:
         values["join_open_monitor_frames",] = len(self._monitors)
         values["join_catchups_waiting",] = len(self._catchup)
         values["ledger_bytes",] = self._ledger_bytes
+        values |= self._keeper.gauges()
         values["ledger_commit_seconds",] = self._commit_seconds
         values["commit_seconds_total",] = self._commit_seconds_total
         values["unknown_lines_total",] = self._rulebook.unknown_total
@@ -142,6 +147,18 @@ class JoinServer:
         else:
             self.counts["deferred_total",] += len(messages)
         self._serve_consumers(now)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Delete a little of what is old, when nothing waits or the ledger is at its limit."""
+        now = time.monotonic()
+        if not self._keeper.due(now) or (self._stale and not self._keeper.short):
+            return
+        try:
+            self._joiner.forget(self._keeper.turn(now, time.time(), idle=not self._doors.wait(0)))
+        except LedgerError as error:
+            self.counts["ledger_failures_total",] += 1
+            self._log(now, "the ledger cannot be deleted from", error)
 
     def _tell_silence(self, now: float) -> None:
         match self._silence.turn(self._doors.heard, now):
@@ -161,7 +178,7 @@ class JoinServer:
         if len(self._catchup) or not self._doors.drained:
             return 0
         joiner = self._retry_at if self._stale else self._joiner.next_due()
-        instants = (self._greet_at, joiner, self._monitors.next_due())
+        instants = (self._greet_at, joiner, self._monitors.next_due(), self._keeper.next_due())
         first = min(instant for instant in instants if instant is not None)
         return math.ceil(1000 * min(max(first - time.monotonic(), 0.0), LONGEST_WAIT))
 
@@ -204,6 +221,8 @@ class JoinServer:
         self._retry_at = now + RETRY_AFTER
         self._repeats_until = now + RETRY_AFTER + REPEATS_WITHIN
         self.counts["ledger_failures_total",] += 1
+        if isinstance(error, LedgerFull):
+            self._keeper.disk_full(now)
         self._log(now, "the ledger cannot be written: nothing is accepted or published until it can", error)
 
     def _log(self, now: float, event: str, error: LedgerError) -> None:
@@ -236,7 +255,7 @@ class JoinServer:
     def _serve_consumers(self, now: float) -> None:
         """Hear consumers, and do one bounded piece of work for one of them."""
         for identity, since in self._doors.questions():
-            if not self._catchup.ask(identity, since):
+            if not self._catchup.ask(identity, since, now):
                 self.counts["refused_total", "catchup_full"] += 1
         try:
             answer = self._catchup.step()
@@ -244,5 +263,5 @@ class JoinServer:
             self.counts["catchup_failures_total",] += 1
             self._log(now, "the ledger cannot be read: a consumer goes without an answer", error)
             return
-        if answer is not None:
-            self._doors.answer(*answer)
+        if answer is not None and not self._doors.answer(*answer):
+            self._catchup.unread(answer[0], now)

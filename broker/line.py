@@ -104,9 +104,12 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Ledger(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ledger's SQLite file, relative to the line file."""
+    """The ledger's SQLite file, relative to the line file, and how much of the past it keeps: `keep_days` since a
+    frame was accepted, `keep_gb` (2**30 bytes) on the disk in all. What is older or more is deleted; 0: nothing is."""
 
     path: str = "gongwei-data/ledger.sqlite"
+    keep_days: Annotated[float, Meta(ge=0, le=36500, description="days, 0: for ever")] = 0.0
+    keep_gb: Annotated[float, Meta(ge=0, le=1 << 20, description="GB, 0: as many as there are")] = 0.0
 
 
 class Recorder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

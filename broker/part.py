@@ -144,6 +144,12 @@ class Parts:
         entry.cameras.setdefault(key.camera)
         return "open" if entry.keys.setdefault(key.camera, key) == key else "duplicate"
 
+    def remember(self, closed_at: float, station: str, part: str, keys: Iterable[Key]) -> None:
+        """The part was closed at that instant, with these frames; of some the keys may be lost: they are `late`."""
+        self._past[station, part] = _PastPart(closed_at, {key.camera: key for key in keys})
+        if len(self._past) > self._remembered:
+            self._past.popitem(last=False)
+
     def add(self, now: float, station: str, part: str, frame: PartFrame) -> bool:
         """The frame is joined. False: the part does not wait for it (closed, never opened, another frame's place)."""
         name = (station, part)
@@ -178,9 +184,7 @@ class Parts:
         ]
         frames = list(entry.frames.values())
         self._closed.append(ClosedPart(station=name[0], part=name[1], reason=reason, frames=frames, missing=missing))
-        self._past[name] = _PastPart(now, entry.keys)
-        if len(self._past) > self._remembered:
-            self._past.popitem(last=False)
+        self.remember(now, *name, entry.keys.values())
 
     def _recall(self, now: float, name: tuple[str, str]) -> _PastPart | None:
         past = self._past.get(name)

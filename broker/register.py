@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from broker.boots import Boots
@@ -24,6 +25,7 @@ class Past(Protocol):
 
     def snapshot(self, closed_since: float) -> Snapshot: ...
     def recall(self, frame: int) -> Stored | None: ...
+    def gone(self, frame: int) -> bool: ...
     def recall_boot(self, camera: str, name: str) -> StoredBoot | None: ...
 
 
@@ -67,6 +69,16 @@ class Register:
             if stored is not None:
                 frame = self._closed[key] = self.restore(stored, turn.now, turn.wall)
         return frame
+
+    def gone(self, key: Key) -> bool:
+        """Whether there was such a frame, or skip, that the ledger has deleted since: it must not be taken for new."""
+        boot = self.boots.find(key)
+        return boot is not None and key.seq <= boot.highest and self._past.gone(boot.first + key.seq)
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """The ledger has deleted these frames: what comes of them now has no row to refer to."""
+        for key in keys:
+            self._closed.pop(key, None)
 
     def accept(self, item: Expectation, turn: Turn) -> Expected | None:
         """Open a new frame; None: it can be no row of the ledger."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-from broker import schema
-from broker.ledger import LedgerError
+from broker import ledger_file, lookup, schema
+from broker.ledger_file import LedgerError, one
 from broker.rows import SEQ_BITS
 
 _BY_CAMERA: Final = f"""
@@ -18,65 +21,111 @@ _DUPLICATES: Final = """
 SELECT count(*) FROM (SELECT 1 FROM published WHERE frame IS NOT NULL GROUP BY frame HAVING count(*) > 1)"""
 _SKIPS: Final = f"""
 SELECT camera, count(*) FROM skips JOIN boots ON boots.boot = skips.frame >> {SEQ_BITS} GROUP BY camera"""
+_STATUSES: Final = "SELECT model, status, count(*) FROM results GROUP BY model, status"
+_REQUEUED: Final = "SELECT coalesce(sum(tries - 1), 0) FROM results WHERE tries > 1"
+_BOOTS: Final = "SELECT state, count(*) FROM boots GROUP BY state"
+_VERDICTS: Final = """
+SELECT station, verdict, count(*) FROM frames JOIN plans USING (plan) WHERE verdict IS NOT NULL
+GROUP BY station, verdict"""
+_PARTS: Final = "SELECT station, verdict, count(*) FROM parts WHERE verdict IS NOT NULL GROUP BY station, verdict"
+_PUBLISHED: Final = "SELECT count(frame), count(DISTINCT frame), (SELECT count(*) FROM frames) FROM published"
+_OLDEST_AT: Final = """
+SELECT (SELECT accepted_at FROM published JOIN frames USING (frame) ORDER BY seq LIMIT 1)"""
+_COUNTS: Final = ("accepted", "joined", "complete", "incomplete", "open")
+
+
+#: Versions that can be read: the one before has the same tables but those of what was deleted.
+_READABLE: Final = (1, schema.VERSION)
 
 
 def report(path: Path) -> dict[str, Any]:
-    """Counts of the ledger at `path`, all from one instant:
+    """Counts of the ledger at `path`, all from one instant. Totals are of all that ever was: what was deleted counts.
 
     `ledger_id`; `accepted`, `joined`, `complete`, `incomplete`, `open`: frames in all; `cameras`: the same by camera;
     `statuses`: model -> status -> frames; `duplicates`: frames that were published more than once, `unpublished`:
     joined frames that were not (both must be 0); `late_results`; `requeued`: tries beyond the first; `boots`: state ->
     count; `skips`: camera -> count; `verdicts`: station -> verdict -> frames; `parts`: the same for closed parts,
-    `open_parts`; `published`: rows of the stream. Raises LedgerError.
+    `open_parts`; `published`: rows of the stream.
+
+    What is kept of it: `frames`: those that are still there; `deleted`: what -> rows that are not; `oldest_seq`,
+    `newest_seq` of the stream, `oldest_at`: unix seconds when its oldest frame was accepted, None without any; `bytes`
+    on the disk. Raises LedgerError.
     """
     if not path.is_file():
         raise LedgerError(f"{path}: there is no ledger")
     try:
         with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
             db.execute("BEGIN")
-            version = _one(db, "PRAGMA user_version")
-            if version != schema.VERSION:
+            version = one(db, "PRAGMA user_version")
+            if version not in _READABLE:
                 raise LedgerError(f"{path}: not a ledger of this version (schema {version}, {schema.VERSION} expected)")
-            return _report(db)
+            return _report(db, _Deleted(db, version)) | {"bytes": ledger_file.size(path)}
     except sqlite3.Error as error:
         raise LedgerError(f"{path}: {error}") from error
 
 
-def _report(db: sqlite3.Connection) -> dict[str, Any]:
-    names = ("accepted", "joined", "complete", "incomplete", "open")
-    cameras = {camera: dict(zip(names, counts, strict=True)) for camera, *counts in db.execute(_BY_CAMERA)}
-    total = {name: sum(counts[name] for counts in cameras.values()) for name in names}
-    published, different = db.execute("SELECT count(frame), count(DISTINCT frame) FROM published").fetchone()
+class _Deleted:
+    """The table `deleted`; nothing of a ledger that has none."""
+
+    def __init__(self, db: sqlite3.Connection, version: int) -> None:
+        rows = [] if version < schema.VERSION else db.execute("SELECT what, name, kind, count FROM deleted").fetchall()
+        self._rows: list[tuple[str, str, str, int]] = rows
+
+    def total(self, what: str) -> int:
+        return sum(count for each, _, _, count in self._rows if each == what)
+
+    def totals(self) -> dict[str, int]:
+        return {what: self.total(what) for what in dict.fromkeys(each for each, _, _, _ in self._rows)}
+
+    def nested(self, what: str) -> Iterator[tuple[str, str, int]]:
+        return ((name, kind, count) for each, name, kind, count in self._rows if each == what)
+
+
+def _report(db: sqlite3.Connection, deleted: _Deleted) -> dict[str, Any]:
+    cameras = _cameras(db, deleted)
+    total = {name: sum(counts[name] for counts in cameras.values()) for name in _COUNTS}
+    published, different, frames = db.execute(_PUBLISHED).fetchone()
     return {
-        "ledger_id": _one(db, "SELECT value FROM meta WHERE name = 'ledger_id'"),
+        "ledger_id": one(db, "SELECT value FROM meta WHERE name = 'ledger_id'"),
         **total,
         "cameras": cameras,
-        "statuses": _nested(db, "SELECT model, status, count(*) FROM results GROUP BY model, status"),
-        "duplicates": _one(db, _DUPLICATES) if published > different else 0,
-        "unpublished": total["joined"] - different,
-        "late_results": _one(db, "SELECT count(*) FROM late_results"),
-        "requeued": _one(db, "SELECT coalesce(sum(tries - 1), 0) FROM results WHERE tries > 1"),
-        "boots": dict(db.execute("SELECT state, count(*) FROM boots GROUP BY state").fetchall()),
-        "skips": dict(db.execute(_SKIPS).fetchall()),
-        "verdicts": _nested(
-            db,
-            "SELECT station, verdict, count(*) FROM frames JOIN plans USING (plan)"
-            " WHERE verdict IS NOT NULL GROUP BY station, verdict",
-        ),
-        "parts": _nested(
-            db, "SELECT station, verdict, count(*) FROM parts WHERE verdict IS NOT NULL GROUP BY station, verdict"
-        ),
-        "open_parts": _one(db, "SELECT count(*) FROM parts WHERE closed_at IS NULL"),
-        "published": _one(db, "SELECT count(*) FROM published"),
+        "statuses": _nested(db.execute(_STATUSES), deleted.nested("results")),
+        "duplicates": (one(db, _DUPLICATES) if published > different else 0) + deleted.total("duplicates"),
+        "unpublished": total["joined"] - deleted.total("frames") - different,
+        "late_results": one(db, "SELECT count(*) FROM late_results") + deleted.total("late_results"),
+        "requeued": one(db, _REQUEUED) + deleted.total("requeued"),
+        "boots": _flat(db.execute(_BOOTS), ((state, count) for _, state, count in deleted.nested("boots"))),
+        "skips": _flat(db.execute(_SKIPS), ((camera, count) for camera, _, count in deleted.nested("skips"))),
+        "verdicts": _nested(db.execute(_VERDICTS), deleted.nested("verdicts")),
+        "parts": _nested(db.execute(_PARTS), deleted.nested("parts")),
+        "open_parts": one(db, "SELECT count(*) FROM parts WHERE closed_at IS NULL"),
+        "published": one(db, "SELECT count(*) FROM published") + deleted.total("published"),
+        "frames": frames,
+        "deleted": deleted.totals(),
+        "oldest_seq": lookup.oldest_seq(db),
+        "newest_seq": lookup.last_seq(db),
+        "oldest_at": one(db, _OLDEST_AT),
     }
 
 
-def _one(db: sqlite3.Connection, query: str) -> Any:
-    return db.execute(query).fetchone()[0]
+def _cameras(db: sqlite3.Connection, deleted: _Deleted) -> dict[str, dict[str, int]]:
+    kept = {camera: dict(zip(_COUNTS, counts, strict=True)) for camera, *counts in db.execute(_BY_CAMERA)}
+    for camera, outcome, count in deleted.nested("frames"):
+        counts = kept.setdefault(camera, dict.fromkeys(_COUNTS, 0))
+        for name in ("accepted", "joined", outcome):
+            counts[name] += count
+    return dict(sorted(kept.items()))
 
 
-def _nested(db: sqlite3.Connection, query: str) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for outer, inner, count in db.execute(query):
-        found.setdefault(outer, {})[inner] = count
-    return found
+def _flat(*rows: Iterable[tuple[str, int]]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for name, count in chain(*rows):
+        found[name] += count
+    return dict(found)
+
+
+def _nested(*rows: Iterable[tuple[str, str, int]]) -> dict[str, dict[str, int]]:
+    found: dict[str, Counter[str]] = {}
+    for outer, inner, count in chain(*rows):
+        found.setdefault(outer, Counter())[inner] += count
+    return {outer: dict(counts) for outer, counts in found.items()}

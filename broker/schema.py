@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 #: Layout of the tables; a ledger with another number belongs to another version of this software.
-VERSION: Final = 1
+VERSION: Final = 2
+
+#: What keeps account of the deleted. `deleted`: how many rows of which kind there were, so that totals still reconcile.
+#: `gone`: runs of seqs of a boot whose frames were deleted: none of them is ever accepted again.
+_DELETED: Final = """
+CREATE TABLE deleted (what TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL,
+    PRIMARY KEY (what, name, kind)) STRICT, WITHOUT ROWID;
+CREATE TABLE gone (boot INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    PRIMARY KEY (boot, first)) STRICT, WITHOUT ROWID;
+CREATE INDEX boots_ended ON boots (boot) WHERE state = 'ended';
+"""
 
 #: A script that makes a new ledger; `{ledger_id}` stands for its random id.
 #: A frame's row id holds its key: the boot's number above `rows.SEQ_BITS`, `seq` below. A frame is open while it has no
@@ -38,10 +48,14 @@ CREATE TABLE skips (frame INTEGER PRIMARY KEY, reason TEXT NOT NULL) STRICT;
 CREATE TABLE topics (topic INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, last_seq INTEGER NOT NULL) STRICT;
 CREATE TABLE published (seq INTEGER PRIMARY KEY AUTOINCREMENT, previous INTEGER,
     topic INTEGER NOT NULL REFERENCES topics, frame INTEGER REFERENCES frames, head BLOB NOT NULL) STRICT;
-INSERT INTO meta VALUES ('ledger_id', '{{ledger_id}}');
+{_DELETED}INSERT INTO meta VALUES ('ledger_id', '{{ledger_id}}');
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
+
+#: Version of an earlier ledger -> the script that brings it here. A file from before version 2 gives no page back
+#: to the disk: it keeps its size, and what is deleted makes room inside it.
+MIGRATIONS: Final = {1: f"BEGIN IMMEDIATE;{_DELETED}PRAGMA user_version = {VERSION};COMMIT;"}
 
 #: Field of `rows.Rows` -> the statement that writes it, in the order of writing. What must be new is inserted without
 #: an excuse: a row that is there already means that the join's memory is wrong, and nothing of the turn is written.

@@ -153,6 +153,10 @@ def watch(
     since: Annotated[
         int | None, typer.Option(min=0, metavar="SEQ", help="What was published after this ledger number; 0: all.")
     ] = None,
+    bookmark: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Go on where this file says, or at --since; note there what was shown."),
+    ] = None,
     save: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write annotated pictures.")] = None,
     frames: Annotated[int, typer.Option(min=0, help="Frames to take; 0: until Ctrl-C.")] = 0,
     timeout: Annotated[float | None, typer.Option(min=0.0, help="End after so many seconds without a result.")] = None,
@@ -182,8 +186,11 @@ def watch(
       clients watch --camera cam1 --save annotated --frames 100
 
       clients watch --since 0 --timeout 5 --json > results.jsonl
+
+      clients watch --bookmark watch.json --json >> results.jsonl
     """
     from clients.board import Board, JsonLines, Lines
+    from clients.bookmark import Bookmark
     from clients.cursor import Position
     from clients.pictures import Pictures
     from clients.results import Results
@@ -192,19 +199,23 @@ def watch(
     log.configure(json=json_log, level=log_level, process="watch")
     described = publish.load(line)
     ends = described.endpoints if described is not None else Endpoints()
+    mark = Bookmark(bookmark) if bookmark is not None else None
+    with publish.usage_errors():
+        stored = mark.load() if mark is not None else None
+    begin = None if since is None else Position("", since)
     results = Results(
         live or ends.live,
         catchup=catchup or ends.catchup,
         cameras=camera or (),
         stations=station or (),
-        since=None if since is None else Position("", since),
+        since=stored or begin,
         timeout=SLICE,
     )
     recorder = Pictures(pictures or ends.pictures)
     saver = Saver(save, recorder) if save is not None else None
     console = Console(highlight=False)
     view = JsonLines(sys.stdout.buffer) if json else Board(console) if console.is_terminal else Lines(sys.stdout)
-    watching = Watch(results, view, saver, frames=frames, timeout=timeout)
+    watching = Watch(results, view, saver, frames=frames, timeout=timeout, bookmark=mark)
     when_asked_to_end(watching.stop)
     with results, recorder, view:
         complete = watching.run()

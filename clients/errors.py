@@ -4,6 +4,7 @@ ClientError
 ├── CameraError      a camera that cannot publish: refused, closed
 │   ├── CameraTimeout    no credit in the time given (also a TimeoutError)
 │   └── FrameTooLarge    more bytes than the broker takes
+├── BookmarkError    a file that is to hold a position of the stream, and does not
 ├── ImageError       an image or bytes that cannot be sent as they are
 └── SourceError      a source of pictures that cannot be opened
 """

@@ -14,6 +14,7 @@ from broker import line as line_file
 from broker.ending import when_asked_to_end
 from broker.line import CameraEntry, Endpoints, Line, LineError
 from broker.wire import Policy
+from clients.bookmark import BookmarkError
 from clients.camera import Camera
 from clients.errors import CameraError, SourceError
 from clients.feed import Feed
@@ -26,7 +27,7 @@ def usage_errors() -> Iterator[None]:
     """What cannot be understood ends the process with the reason and exit code 2."""
     try:
         yield
-    except (LineError, SourceError, CameraError) as error:
+    except (LineError, SourceError, CameraError, BookmarkError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
 

@@ -35,14 +35,22 @@ _HEADER: Final = msgspec.msgpack.Decoder(Published)
 
 
 class HistoryGone(ClientError):
-    """The join no longer has what this consumer had not taken yet: another ledger, or one that has forgotten it.
+    """The join no longer has what this consumer had not taken yet: another ledger, or one that has deleted it.
 
-    Iterating on goes on with the `oldest` publication that there is, of ledger `ledger_id`.
+    Iterating on goes on with the `oldest` publication that there is, of ledger `ledger_id`. `missing`: how many
+    publications there were between, of all topics; None where nobody can know, for it was another ledger.
     """
 
     def __init__(self, lost: Position | None, ledger_id: str, oldest: int) -> None:
-        since = "the beginning" if lost is None else f"seq {lost.seq} of ledger {lost.ledger_id}"
-        super().__init__(f"what was published since {since} is gone; the oldest is seq {oldest} of ledger {ledger_id}")
+        begun = lost is None or lost == ("", 0)
+        since = "the beginning" if lost is None or begun else f"seq {lost.seq} of ledger {lost.ledger_id}"
+        self.missing = None
+        if lost is None or lost.ledger_id in ("", ledger_id):
+            self.missing = max(oldest - 1 - (0 if lost is None else lost.seq), 0)
+        count = "an unknown number of" if self.missing is None else str(self.missing)
+        super().__init__(
+            f"{count} publications since {since} are gone; the oldest is seq {oldest} of ledger {ledger_id}"
+        )
         self.ledger_id = ledger_id
         self.oldest = oldest
 

@@ -11,6 +11,7 @@ import cv2
 import msgspec
 
 from broker import log
+from clients.bookmark import Bookmark, BookmarkError
 from clients.draw import annotate
 from clients.encoding import decode_image
 from clients.errors import ImageError
@@ -25,6 +26,9 @@ SLICE: Final = 0.2
 #: Seconds to wait for a picture, and how long a recorder that did not answer is left alone.
 PICTURE_TIMEOUT: Final = 1.0
 LEFT_ALONE: Final = 5.0
+
+#: Seconds between two notes of what has been shown.
+SAVE_EVERY: Final = 0.25
 
 _WORDS: Final = {
     "no_recorder": "missing: no recorder answered",
@@ -48,11 +52,18 @@ class Watch:
     """Gives each of `results` to `view`, and its picture to `saver`.
 
     `frames`: how many frames to take, 0 for all; `timeout`: seconds without any result after which it is over, None:
-    never. `gone` counts how often the join no longer had what was missed.
+    never. `gone` counts how often the join no longer had what was missed. `bookmark`: where to note what was shown.
     """
 
     def __init__(
-        self, results: Results, view: View, saver: Saver | None = None, *, frames: int = 0, timeout: float | None = None
+        self,
+        results: Results,
+        view: View,
+        saver: Saver | None = None,
+        *,
+        frames: int = 0,
+        timeout: float | None = None,
+        bookmark: Bookmark | None = None,
     ) -> None:
         self.taken = 0
         self.gone = 0
@@ -61,6 +72,8 @@ class Watch:
         self._saver = saver
         self._frames = frames
         self._timeout = timeout
+        self._bookmark = bookmark
+        self._save_at = 0.0
         self._should_stop = False
 
     def stop(self) -> None:
@@ -69,6 +82,13 @@ class Watch:
 
     def run(self) -> bool:
         """Watch until the end; False: the time was out before all that was asked for had come."""
+        try:
+            return self._run()
+        finally:
+            self._save_at = 0.0
+            self._note()
+
+    def _run(self) -> bool:
         heard_at = time.monotonic()
         while not self._done():
             try:
@@ -82,7 +102,21 @@ class Watch:
                 self._take(result)
             elif self._timeout is not None and time.monotonic() - heard_at >= self._timeout:
                 return self._frames == 0 and self.taken > 0
+            self._note()
         return True
+
+    def _note(self) -> None:
+        """Note what has been shown, now and then: after a crash a few results are shown again, and none is missed."""
+        if self._bookmark is None:
+            return
+        position, now = self._results.position, time.monotonic()
+        if position is None or now < self._save_at:
+            return
+        self._save_at = now + SAVE_EVERY
+        try:
+            self._bookmark.save(position)
+        except BookmarkError as error:
+            logger.warning("what has been shown cannot be noted", error=str(error))
 
     def _done(self) -> bool:
         return self._should_stop or (self._frames > 0 and self.taken >= self._frames)

@@ -20,6 +20,7 @@ from broker import wire
 from broker.join_server import JoinServer
 from broker.ledger import Ledger, LedgerError
 from broker.report import report
+from broker.retention import FOR_EVER
 from broker.rows import Rows
 from broker.wire import End, Gone, Key, Page, Published, Since
 from tests.conftest import free_port
@@ -66,7 +67,7 @@ class Rig:
         self._subscribed()
 
     def start(self) -> None:
-        self.disk = DiskLedger(self.ledger)
+        self.disk = DiskLedger(self.ledger, self.settings.get("keep", FOR_EVER))
         self.server = JoinServer(
             egress=self.egress,
             live=self.live,

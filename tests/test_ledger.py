@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from broker import schema
 from broker.catchup import PAGE_ITEMS, WAITING, CatchUp
 from broker.joined import RESERVED, Answer, encode_results, read
-from broker.ledger import SCAN, Ledger, LedgerError
+from broker.ledger import Ledger, LedgerError
+from broker.lookup import SCAN
 from broker.report import report
 from broker.rows import SEQ_BITS, BootRow, FrameRow, LateRow, PlanRow, PublishedRow, ResultRow, Rows, TopicRow
 from broker.wire import End, Gone, Key, Page, Since
