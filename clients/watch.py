@@ -26,6 +26,9 @@ SLICE: Final = 0.2
 PICTURE_TIMEOUT: Final = 1.0
 LEFT_ALONE: Final = 5.0
 
+#: What drawing an answer may raise: answers are open-ended, and one that cannot be drawn must not end the watching.
+NOT_DRAWN: Final = (ImageError, ValueError, TypeError, AttributeError)
+
 _WORDS: Final = {
     "no_recorder": "missing: no recorder answered",
     "missing": "missing: the recorder does not have them",
@@ -122,8 +125,7 @@ class Saver:
             return
         try:
             picture = annotate(decode_image(shown.payload, shown.encoding, shown.shape, shown.stride), body)
-        except (ImageError, ValueError, TypeError, AttributeError) as error:
-            # A worker's answer is open-ended: one that cannot be drawn must not end the watching.
+        except NOT_DRAWN as error:
             self.counts["not_drawn"] += 1
             logger.warning("a result cannot be drawn", key=str(result.key), error=str(error))
             return
