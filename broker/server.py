@@ -9,13 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import zmq
 
 from broker import line as line_file
 from broker import log, wire
+from broker.bucket import Bucket
 from broker.courier import Courier
 from broker.doors import Doors
 from broker.line import Line, LineError
+from broker.memory import Memory
 from broker.pace import Pace
 from broker.quarantine import Quarantine
 from broker.roster import Session
@@ -35,6 +38,11 @@ BUSY: Final = 2000.0
 GATHER: Final = 0.001
 #: Seconds between two looks for what an operator must hear of.
 LOOK_EVERY: Final = 1.0
+#: Log lines that peers can cause in a second, and at once; more are counted.
+LINES: Final = 5.0
+LINES_AT_ONCE: Final = 50.0
+#: Segments of a message that are kept: one more than any has.
+SEGMENTS: Final = 4
 #: Longest wait while a session's data socket has no peer yet, in seconds.
 OPENING_WAIT: Final = 0.002
 
@@ -70,6 +78,8 @@ class BrokerServer:
         self._pace = Pace(GATHER, BUSY)
         self._troubles = Troubles()
         self._look_at = 0.0
+        self._lines = Bucket(LINES, LINES_AT_ONCE)
+        self._process = psutil.Process()
         self._should_stop = threading.Event()
 
     def stop(self) -> None:
@@ -83,6 +93,7 @@ class BrokerServer:
             logger.info(
                 "broker open", frontend=self.line.endpoints.frontend, epoch=self.epoch, models=list(self.line.models)
             )
+            self._memory = Memory(self._resident(), self.line.limits.queue_bytes)
             self.ready.set()
             while not self._should_stop.is_set():
                 self._turn()
@@ -115,8 +126,19 @@ class BrokerServer:
             self._complain(began)
 
     def _complain(self, now: float) -> None:
-        for trouble in self._troubles.due(now, present(self.router)):
+        troubles = (*present(self.router), *self._memory.troubles(self._resident()))
+        for trouble in self._troubles.due(now, troubles):
             logger.warning(trouble.what, **dict(trouble.about))
+
+    def _resident(self) -> int:
+        return int(self._process.memory_info().rss)
+
+    def _may_log(self) -> bool:
+        """Whether there is room for a line that a peer has caused; counted if not."""
+        if self._lines.take(time.monotonic()):
+            return True
+        self.router.counts["unlogged_total",] += 1
+        return False
 
     def _gather(self) -> None:
         """Under load let messages gather; a line with time never waits here."""
@@ -174,7 +196,8 @@ class BrokerServer:
 
     def _refuse(self, _: bytes, error: WireError) -> None:
         self.router.counts["refused_total", error.reason] += 1
-        logger.warning("message refused", reason=error.reason, detail=error.detail)
+        if self._may_log():
+            logger.warning("message refused", reason=error.reason, detail=error.detail)
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
@@ -184,25 +207,25 @@ class BrokerServer:
             self._open_session(session)
         for session in outbox.closed:
             self.doors.close_session(session)
-            say = logger.info if session.lost_as in ("drained", "left_out") else logger.warning
-            say(
-                "session closed", id=session.id, model=session.model, worker=session.worker.name, reason=session.lost_as
-            )
+            self._tell_closed(session)
         for model, header, payload in outbox.quarantine:
             self.quarantine.keep(model, header, payload)
         self.courier.deliver(self.text, self.digest)
         outbox.clear()
 
+    def _tell_closed(self, session: Session) -> None:
+        if self._may_log():
+            say = logger.info if session.lost_as in ("drained", "left_out") else logger.warning
+            worker = session.worker.name
+            say("session closed", id=session.id, model=session.model, worker=worker, reason=session.lost_as)
+
     def _open_session(self, session: Session) -> None:
         try:
             port = self.doors.open_session(session)
         except zmq.ZMQError as error:
-            logger.error(
-                "no port is free for a session",
-                session=session.id,
-                error=str(error),
-                sessions=self.line.endpoints.sessions,
-            )
+            if self._may_log():
+                ports = self.line.endpoints.sessions
+                logger.error("no port is free for a session", session=session.id, error=str(error), sessions=ports)
             self.router.counts["refused_total", "no_port"] += 1
             self.router.lose(time.monotonic(), session, "no_port")
             return
@@ -239,12 +262,13 @@ class BrokerServer:
 
 
 def _segments(socket: Socket) -> list[zmq.Frame]:
-    """The rest of the message whose identity was just read; its payload is not copied."""
+    """The rest of the message whose identity was just read; its payload is not copied. Surplus segments are let go."""
     frame: zmq.Frame = socket.recv(copy=False)
     segments = [frame]
     while frame.more:
         frame = socket.recv(copy=False)
-        segments.append(frame)
+        if len(segments) < SEGMENTS:
+            segments.append(frame)
     return segments
 
 

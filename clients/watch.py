@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import cv2
 import msgspec
 
-from broker import log
+from broker import filename, log
 from clients.draw import annotate
 from clients.encoding import decode_image
 from clients.errors import ImageError
@@ -145,7 +145,8 @@ class Saver:
 
     def _write(self, result: Joined, content: bytes) -> None:
         camera, boot, seq = result.key
-        path = self._folder / result.verdict / f"{camera}-{boot}-{seq}.jpg"
+        name = f"{filename.part(camera)}-{filename.part(boot)}-{seq}.jpg"
+        path = self._folder / filename.part(result.verdict) / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)

@@ -118,7 +118,7 @@ def _decode_file(payload: Buffer, encoding: str, height: int, width: int) -> Pic
     if encoding == "jpeg":
         _check_jpeg(payload)
     else:
-        _check_png(payload)
+        payload = memoryview(payload)[: _png_length(payload)]
     picture = _imdecode(payload, encoding)
     if picture.shape != (height, width, 3):
         raise ImageError("shape_mismatch", f"declared {height}x{width}, decoded to {picture.shape}")
@@ -145,17 +145,18 @@ def _check_jpeg(payload: Buffer) -> None:
         raise ImageError("too_many_scans", f"{scans} scans, limit {SCANS}")
 
 
-def _check_png(payload: Buffer) -> None:
-    """Every chunk must lie within the payload, up to the end chunk: OpenCV first takes the memory that a chunk's length
-    asks for, up to 4 GB for a file of 100 bytes."""
+def _png_length(payload: Buffer) -> int:
+    """Bytes up to the end chunk, within which every chunk must lie: OpenCV first takes the memory that a chunk's length
+    asks for, up to 4 GB for a file of 100 bytes, and looks for chunks behind the end chunk too."""
     at = len(_PNG)
     for _ in range(CHUNKS):
         if at + 12 > len(payload):
             break
-        length, kind = struct.unpack_from(">I4s", payload, at)
+        kind = bytes(payload[at + 4 : at + 8])
+        length = int.from_bytes(payload[at : at + 4], "big")
         at += 12 + length
         if kind == b"IEND" and length == 0 and at <= len(payload):
-            return
+            return at
     raise ImageError("truncated", f"the png of {len(payload)} bytes has no end chunk, or a chunk that is longer")
 
 
