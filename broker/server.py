@@ -38,6 +38,11 @@ BUSY: Final = 2000.0
 GATHER: Final = 0.001
 #: Seconds between two looks for what an operator must hear of.
 LOOK_EVERY: Final = 1.0
+#: Characters of a line file that a running broker takes: to read one it stands still, for a second at most.
+RELOAD_LIMIT: Final = 1 << 17
+#: Line files in a second, and at once, that it reads.
+RELOADS: Final = 0.2
+RELOADS_AT_ONCE: Final = 5.0
 #: Log lines that peers can cause in a second, and at once; more are counted.
 LINES: Final = 5.0
 LINES_AT_ONCE: Final = 50.0
@@ -79,6 +84,7 @@ class BrokerServer:
         self._troubles = Troubles()
         self._look_at = 0.0
         self._lines = Bucket(LINES, LINES_AT_ONCE)
+        self._reloads = Bucket(RELOADS, RELOADS_AT_ONCE)
         self._process = psutil.Process()
         self._should_stop = threading.Event()
 
@@ -248,6 +254,10 @@ class BrokerServer:
 
     def _reload(self, text: str) -> tuple[list[str], list[str]]:
         """Take a new line file: what it changed, and what is wrong with it; if anything is, nothing was changed."""
+        if len(text) > RELOAD_LIMIT:
+            return [], [f"{len(text)} characters, limit {RELOAD_LIMIT} while the line runs: restart it with this file"]
+        if not self._reloads.take(time.monotonic()):
+            return [], ["too many line files at once: try again in 5 s"]
         try:
             line = line_file.parse(text)
         except LineError as error:
