@@ -30,6 +30,8 @@ MAX_DETECTIONS: Final = 300
 #: Names of classes that READY gives at most, and characters in each; a worker cuts what is more.
 MAX_CLASSES: Final = 4096
 CLASS_NAME_LIMIT: Final = 64
+#: Characters in the name of a camera, boot, worker, session or model.
+LABEL_LIMIT: Final = 64
 #: From this many bytes on a payload is handed to ZeroMQ without a copy; below it a copy is faster (measured).
 COPY_THRESHOLD: Final = 1 << 16
 
@@ -48,7 +50,7 @@ Duration = Annotated[float, Meta(ge=0, le=1e9)]
 #: Seconds left; negative when the deadline has passed.
 Remaining = Annotated[float, Meta(ge=-1e9, le=1e9)]
 #: Name of a camera, boot, worker, session or model.
-Label = Annotated[str, Meta(min_length=1, max_length=64)]
+Label = Annotated[str, Meta(min_length=1, max_length=LABEL_LIMIT)]
 #: SHA-256 of a file in hex digits; empty where there is no file.
 Digest = Annotated[str, Meta(max_length=128)]
 #: A workpiece: station, part number and run, as the plant writes them.

@@ -35,7 +35,8 @@ from tests.fuzz import zmtp
 from tests.peers import JPEG, Context, Peer, broker, frame, hello, make_line, ready, running
 from workers import model
 from workers.engine import Signature
-from workers.errors import ModelError
+from workers.errors import ModelError, RefusedError
+from workers.worker import Worker
 
 Endpoint = Callable[[str], str]
 
@@ -149,6 +150,11 @@ def test_names_of_workers_and_sessions_have_a_length(field: str) -> None:
     fields: dict[str, Any] = {"session": "s1", field: "x" * 65}
     with pytest.raises(WireError, match="header_invalid"):
         wire.decode(*wire.encode(ready(**fields)))
+
+
+def test_a_worker_whose_name_no_broker_takes_does_not_start() -> None:
+    with pytest.raises(RefusedError, match="at most 64"):
+        Worker(backend="tcp://127.0.0.1:1", models=[], name="x" * 65).run()
 
 
 def test_a_bucket_is_refilled_by_time_up_to_its_burst() -> None:
