@@ -20,9 +20,10 @@ TRIES_LIMIT: Final = 5
 REASON_LIMIT: Final = 256
 #: Seconds that a suspect waits for a second session of its model before it runs on the only one.
 PATIENCE: Final = 2.0
-#: New sessions in a second, once as many as may be there have come at once: each costs a socket and a port. A READY
-#: beyond them has no answer; workers repeat it.
-REGISTRATIONS: Final = 100.0
+#: New sessions in a second, and at once: each costs a socket, a port and a millisecond. A READY beyond them has no
+#: answer; workers repeat it.
+REGISTRATIONS: Final = 50.0
+REGISTRATIONS_AT_ONCE: Final = 64
 #: Refused READYs in a second that are answered.
 REFUSALS: Final = 200.0
 
@@ -38,7 +39,7 @@ class Dispatcher:
         self.session_limit = session_limit
         self.roster = Roster()
         self.backlogs: dict[str, Backlog] = {}
-        self._registrations = Bucket(REGISTRATIONS, session_limit)
+        self._registrations = Bucket(REGISTRATIONS, min(session_limit, REGISTRATIONS_AT_ONCE))
         self._refusals = Bucket(REFUSALS, session_limit)
 
     def served(self) -> set[str]:

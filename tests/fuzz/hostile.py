@@ -130,6 +130,7 @@ def run(names: list[str], seconds: float, rate: float) -> list[Row]:
             feeders += feeder
         siege = Siege(line, feeders, seconds)
         line.wait("the first frames", lambda: all(feeder.settled > 50 for feeder in feeders))
+        siege.stretch()  # what waited for the workers is made up for
         return [siege.attack(name) for name in names]
 
 
