@@ -22,6 +22,9 @@ LIVE_WITHIN: Final = 1.0
 SEQ_LIMIT: Final = 1 << 40
 #: Longest budget that is believed, in seconds.
 LONGEST_BUDGET: Final = 86400.0
+#: Refusals that peers without a HELLO are told of between two checks (0.02 s). More are only counted, so that a flood
+#: of messages is no flood of answers.
+STRANGERS: Final = 32
 
 
 class Admission:
@@ -48,6 +51,7 @@ class Admission:
         self.publishers: dict[str, Publisher] = {}
         self.by_identity: dict[bytes, Publisher] = {}
         self.parts = PartGate()
+        self._strangers = 0
 
     # --- greeting ----------------------------------------------------------------------------------------------------
 
@@ -214,12 +218,17 @@ class Admission:
 
     def refuse(self, identity: bytes, reason: str, detail: str, key: Key | None = None) -> None:
         self.counts["rejected_total", reason] += 1
+        if identity not in self.by_identity:
+            self._strangers += 1
+            if self._strangers > STRANGERS:
+                return
         self.outbox.to_cameras.append((identity, Reject(reason=reason, detail=detail, key=key)))
 
     # --- time --------------------------------------------------------------------------------------------------------
 
     def check(self, now: float) -> None:
         """Record the boots of cameras that have vanished."""
+        self._strangers = 0
         for publisher in [p for p in self.publishers.values() if now - p.heard_at > GONE_AFTER]:
             self._leave(now, publisher, "cut")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from broker.backlog import Backlog
+from broker.bucket import Bucket
 from broker.frames import Counts, Frames
 from broker.outbox import Outbox
 from broker.roster import FOR_GOOD, LARGEST_WINDOW, Roster, Session, Worker
@@ -20,6 +21,12 @@ TRIES_LIMIT: Final = 5
 REASON_LIMIT: Final = 256
 #: Seconds that a suspect waits for a second session of its model before it runs on the only one.
 PATIENCE: Final = 2.0
+#: New sessions in a second, and at once: each costs a socket, a port and a millisecond. A READY beyond them has no
+#: answer; workers repeat it.
+REGISTRATIONS: Final = 50.0
+REGISTRATIONS_AT_ONCE: Final = 64
+#: Refused READYs in a second that are answered.
+REFUSALS: Final = 200.0
 
 
 class Dispatcher:
@@ -33,6 +40,8 @@ class Dispatcher:
         self.session_limit = session_limit
         self.roster = Roster()
         self.backlogs: dict[str, Backlog] = {}
+        self._registrations = Bucket(REGISTRATIONS, min(session_limit, REGISTRATIONS_AT_ONCE))
+        self._refusals = Bucket(REFUSALS, session_limit)
 
     def served(self) -> set[str]:
         """Models that have a session."""
@@ -84,11 +93,15 @@ class Dispatcher:
             self.outbox.opened.append(known)
             return
         reason = self._refusal(message)
+        if not reason and not self._registrations.take(now):
+            self.counts["refused_total", "too_fast"] += 1
+            return
         session = None if reason else self.roster.join(message, identity, now)
         if session is None:
             reason = reason or "name_taken"
             self.counts["refused_total", reason] += 1
-            self.outbox.to_workers.append((identity, Void(session=message.session, reason=reason)))
+            if self._refusals.take(now):
+                self.outbox.to_workers.append((identity, Void(session=message.session, reason=reason)))
             return
         backlog = self.backlog(message.model)
         backlog.sessions[session.id] = session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import math
 import re
@@ -13,6 +14,15 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, 
 import msgspec
 from msgspec import NODEFAULT, Meta, Struct
 
+#: Problems that are told of a document at most: the rest is seen when these are mended.
+PROBLEMS: Final = 50
+#: Characters of one of them.
+LONGEST: Final = 1000
+#: Words that are listed to choose from, and compared with a slip, at most.
+WORDS: Final = 20
+COMPARED: Final = 256
+#: Dots in one line outside of comments: a key of so many parts takes the TOML parser time by their square.
+DOTS: Final = 64
 #: The keys from the top of the document down to a value.
 KeyPath = tuple[str, ...]
 
@@ -36,13 +46,24 @@ def problems(document: Mapping[str, Any], kind: type[Struct]) -> Iterator[Proble
 
 
 def located(where: str, text: str, found: Iterable[Problem]) -> list[str]:
-    """One line of words per problem, in the order of the text: `where:line: dotted.key: what is wrong`."""
+    """One line of words per problem, in the order of the text: `where:line: dotted.key: what is wrong`. Of many
+    problems the first `PROBLEMS`, and a line that there are more."""
     at = _lines(text)
-    numbered = [(_line_of(at, problem.path), problem) for problem in found]
-    return [
-        ": ".join(filter(None, [f"{where}:{number}" if number else where, dotted(problem.path), problem.text]))
+    few = list(itertools.islice(found, PROBLEMS + 1))
+    numbered = [(_line_of(at, problem.path), problem) for problem in few[:PROBLEMS]]
+    lines = [
+        ": ".join(filter(None, [f"{where}:{number}" if number else where, dotted(problem.path), problem.text]))[
+            :LONGEST
+        ]
         for number, problem in sorted(numbered, key=lambda pair: pair[0])
     ]
+    return lines if len(few) <= PROBLEMS else [*lines, f"{where}: and more"]
+
+
+def too_deep(text: str) -> int:
+    """The line of a TOML text, counted from 1, that may hold a key of more than `DOTS` parts; 0: none."""
+    lines = enumerate(text.split("\n"), start=1)
+    return next((number for number, line in lines if line.partition("#")[0].count(".") > DOTS), 0)
 
 
 def dotted(path: KeyPath) -> str:
@@ -62,13 +83,18 @@ def shown(value: object) -> str:
 
 
 def listed(words: Iterable[str]) -> str:
-    """`words` to choose from."""
-    return ", ".join(words) or "none"
+    """`words` to choose from, the first of them."""
+    first = list(itertools.islice(words, WORDS + 1))
+    return ", ".join([*first[:WORDS], "..."] if len(first) > WORDS else first) or "none"
 
 
 def meant(word: object, words: Iterable[str]) -> str:
     """`; did you mean ...?` when `word` looks like a slip of one of `words`, else nothing."""
-    close = difflib.get_close_matches(word, list(words), n=1) if isinstance(word, str) else []
+    close = (
+        difflib.get_close_matches(word[:64], list(itertools.islice(words, COMPARED)), n=1)
+        if isinstance(word, str)
+        else []
+    )
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -64,7 +64,7 @@ class Doors:
         self.backend = self._bind(zmq.ROUTER, self._endpoints.backend, BATCH_LIMIT)
         self.egress = self._bind(zmq.ROUTER, self._endpoints.egress, BATCH_LIMIT)
         self.control = self._bind(zmq.ROUTER, self._endpoints.control, BATCH_LIMIT)
-        self.copies = self._bind(zmq.PUSH, self._endpoints.copies, -1)
+        self.copies = self._bind(zmq.PUSH, self._endpoints.copies, HEADER_LIMIT)
         for socket in (self.frontend, self.backend, self.egress, self.control):
             self._poller.register(socket, zmq.POLLIN)
 
@@ -117,7 +117,7 @@ class Doors:
         """Bind the session's PUSH on a free number; once, whoever asks again is told the same number."""
         if session.socket is not None:
             return self._ports[session]
-        socket = self._socket(zmq.PUSH, -1)
+        socket = self._socket(zmq.PUSH, HEADER_LIMIT)  # of what a peer sends: nobody may send here at all
         socket.sndhwm = SESSION_HWM + 2 * session.grant
         try:
             port = self._bind_free(socket)

@@ -139,6 +139,7 @@ class JoinDoors:
         self._live = self._stack.enter_context(context.socket(zmq.PUB))
         self._live.setsockopt(zmq.SNDHWM, LIVE_WAITING)
         self._live.setsockopt(zmq.LINGER, 500)
+        self._live.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)  # of a subscription
         self._live.bind(live)
         self._catchup = self._stack.enter_context(context.socket(zmq.ROUTER))
         self._catchup.setsockopt(zmq.LINGER, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import tomllib
 from collections.abc import Iterator
@@ -168,6 +169,8 @@ def load(path: Path) -> Line:
 
 def parse(text: str, where: str = "line file") -> Line:
     """The line that `text` (TOML) describes; `where` names it in the problems of LineError."""
+    if deep := document.too_deep(text):
+        raise LineError(where, [f"{where}:{deep}: more than {document.DOTS} dots: no key of a line file is like that"])
     try:
         content = tomllib.loads(text.removeprefix("\ufeff"))  # Windows editors write it
     except (ValueError, RecursionError) as error:  # also numbers and nesting that are too long for Python
@@ -227,9 +230,10 @@ _Difference = tuple[document.KeyPath, str]
 
 
 def _build(content: dict[str, Any], where: str, text: str) -> Line:
-    problems = [*document.problems(content, Line), *consistency.problems(_with_defaults(content))]
+    found = itertools.chain(document.problems(content, Line), consistency.problems(_with_defaults(content)))
+    problems = document.located(where, text, found)
     if problems:
-        raise LineError(where, document.located(where, text, problems))
+        raise LineError(where, problems)
     return msgspec.convert(content, Line)
 
 

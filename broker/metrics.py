@@ -38,6 +38,7 @@ CATALOGUE: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "unpublished_total": ("Monitor frames that no join heard of.", ("camera",)),
     "copies_dropped_total": ("Copies for the recorder that were dropped.", ("camera",)),
     "boots_total": ("Boots of cameras that ended, by how.", ("camera", "state")),
+    "unlogged_total": ("Log lines left out because there were too many.", ()),
     "standstills_total": ("Times that the broker itself stood still.", ()),
     "repeated_items_total": ("Items sent to the join again.", ()),
     "given_up_items_total": ("Late answers and notes that no join took for a minute.", ()),

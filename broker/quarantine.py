@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from broker import log
+from broker import filename, log
 from broker.wire import Frame
 
 logger = log.get(__name__)
@@ -26,16 +26,17 @@ class Quarantine:
         self._kept = 0
 
     def keep(self, model: str, header: Frame, payload: Any) -> None:
-        """`payload`: bytes or zmq.Frame. The line file has checked camera and model names; the boot is checked here."""
+        """`payload`: bytes or zmq.Frame."""
         key = header.key
         logger.error("frame quarantined", key=str(key), model=model, folder=str(self.folder))
-        if self.folder is None or self._kept >= KEPT or not key.boot.isalnum():
+        if self.folder is None or self._kept >= KEPT:
             return
         self._kept += 1
         data = payload if isinstance(payload, bytes) else payload.bytes
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="quarantine")
-        stem = self.folder / f"{key.camera}-{key.boot}-{key.seq}-{model}"
+        words = (filename.part(key.camera), filename.part(key.boot), str(key.seq), filename.part(model))
+        stem = self.folder / "-".join(words)
         self._pool.submit(_write, stem, header, data)
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from broker import filename
 from broker.boots import NAME
 from broker.payload import CHANNELS
 from broker.wire import Copy, Encoding, Key
@@ -89,7 +90,7 @@ class Recorder:
     def copy(self, copy: Copy, payload: Any, size: int) -> None:
         """A frame as its camera sent it; `payload` is bytes or a zmq.Frame of `size` bytes."""
         key = copy.key
-        if not NAME.fullmatch(key.camera) or not _BOOT.fullmatch(key.boot):
+        if not _fits(key):
             self.counts["copies_refused_total", "name"] += 1
             return
         verdict = self._verdicts.get(key)
@@ -191,6 +192,12 @@ class Recorder:
                     status = path.stat()
                     key = _lean(Key(camera.name, match[1], int(match[2])))
                     yield status.st_mtime, key, _File(verdict, path.suffix, status.st_size)
+
+
+def _fits(key: Key) -> bool:
+    """Whether camera and boot can stand in a path as they are, on every system: `load` reads them back from there."""
+    named = NAME.fullmatch(key.camera) and filename.part(key.camera) == key.camera
+    return bool(named and _BOOT.fullmatch(key.boot))
 
 
 def _lean(key: Key) -> Key:

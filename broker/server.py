@@ -10,13 +10,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+import psutil
 import zmq
 
 from broker import desk, log, wire
 from broker import line as line_file
+from broker.bucket import Bucket
 from broker.courier import Courier
 from broker.doors import Doors
 from broker.line import Line, LineError
+from broker.memory import Memory
 from broker.pace import Pace
 from broker.quarantine import Quarantine
 from broker.roster import FOR_GOOD, Session
@@ -38,6 +41,16 @@ GATHER: Final = 0.001
 LOOK_EVERY: Final = 1.0
 #: Reasons for which sessions end that are no trouble.
 ORDERLY: Final = FOR_GOOD | {"drained", "left_out"}
+#: Characters of a line file that a running broker takes: to read one it stands still, for a second at most.
+RELOAD_LIMIT: Final = 1 << 17
+#: Line files in a second, and at once, that it reads.
+RELOADS: Final = 0.2
+RELOADS_AT_ONCE: Final = 5.0
+#: Log lines that peers can cause in a second, and at once; more are counted.
+LINES: Final = 5.0
+LINES_AT_ONCE: Final = 50.0
+#: Segments of a message that are kept: one more than any has.
+SEGMENTS: Final = 4
 #: Longest wait while a session's data socket has no peer yet, in seconds.
 OPENING_WAIT: Final = 0.002
 
@@ -76,6 +89,9 @@ class BrokerServer:
         self._pace = Pace(GATHER, BUSY)
         self._troubles = Troubles()
         self._look_at = 0.0
+        self._lines = Bucket(LINES, LINES_AT_ONCE)
+        self._reloads = Bucket(RELOADS, RELOADS_AT_ONCE)
+        self._process = psutil.Process()
         self._should_stop = threading.Event()
 
     def stop(self) -> None:
@@ -89,6 +105,7 @@ class BrokerServer:
             logger.info(
                 "broker open", frontend=self.line.endpoints.frontend, epoch=self.epoch, models=list(self.line.models)
             )
+            self._memory = Memory(self._resident(), self.line.limits.queue_bytes)
             self.ready.set()
             while not self._should_stop.is_set():
                 self._turn()
@@ -121,8 +138,19 @@ class BrokerServer:
             self._complain(began)
 
     def _complain(self, now: float) -> None:
-        for trouble in self._troubles.due(now, present(self.router)):
+        troubles = (*present(self.router), *self._memory.troubles(self._resident()))
+        for trouble in self._troubles.due(now, troubles):
             logger.warning(trouble.what, **dict(trouble.about))
+
+    def _resident(self) -> int:
+        return int(self._process.memory_info().rss)
+
+    def _may_log(self) -> bool:
+        """Whether there is room for a line that a peer has caused; counted if not."""
+        if self._lines.take(time.monotonic()):
+            return True
+        self.router.counts["unlogged_total",] += 1
+        return False
 
     def _gather(self) -> None:
         """Under load let messages gather; a line with time never waits here."""
@@ -180,7 +208,8 @@ class BrokerServer:
 
     def _refuse(self, _: bytes, error: WireError) -> None:
         self.router.counts["refused_total", error.reason] += 1
-        logger.warning("message refused", reason=error.reason, detail=error.detail)
+        if self._may_log():
+            logger.warning("message refused", reason=error.reason, detail=error.detail)
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
@@ -190,25 +219,25 @@ class BrokerServer:
             self._open_session(session)
         for session in outbox.closed:
             self.doors.close_session(session)
-            say = logger.info if session.lost_as in ORDERLY else logger.warning
-            say(
-                "session closed", id=session.id, model=session.model, worker=session.worker.name, reason=session.lost_as
-            )
+            self._tell_closed(session)
         for model, header, payload in outbox.quarantine:
             self.quarantine.keep(model, header, payload)
         self.courier.deliver(self.text, self.digest)
         outbox.clear()
 
+    def _tell_closed(self, session: Session) -> None:
+        if self._may_log():
+            say = logger.info if session.lost_as in ORDERLY else logger.warning
+            worker = session.worker.name
+            say("session closed", id=session.id, model=session.model, worker=worker, reason=session.lost_as)
+
     def _open_session(self, session: Session) -> None:
         try:
             port = self.doors.open_session(session)
         except zmq.ZMQError as error:
-            logger.error(
-                "no port is free for a session",
-                session=session.id,
-                error=str(error),
-                sessions=self.line.endpoints.sessions,
-            )
+            if self._may_log():
+                ports = self.line.endpoints.sessions
+                logger.error("no port is free for a session", session=session.id, error=str(error), sessions=ports)
             self.router.counts["refused_total", "no_port"] += 1
             self.router.lose(time.monotonic(), session, "no_port")
             return
@@ -243,6 +272,10 @@ class BrokerServer:
 
     def _reload(self, text: str, versions: Mapping[str, str]) -> tuple[list[str], list[str]]:
         """Take a new line file: what it changed, and what is wrong with it; if anything is, nothing was changed."""
+        if len(text) > RELOAD_LIMIT:
+            return [], [f"{len(text)} characters, limit {RELOAD_LIMIT} while the line runs: restart it with this file"]
+        if not self._reloads.take(time.monotonic()):
+            return [], ["too many line files at once: try again in 5 s"]
         try:
             line = line_file.parse(text)
         except LineError as error:
@@ -257,12 +290,13 @@ class BrokerServer:
 
 
 def _segments(socket: Socket) -> list[zmq.Frame]:
-    """The rest of the message whose identity was just read; its payload is not copied."""
+    """The rest of the message whose identity was just read; its payload is not copied. Surplus segments are let go."""
     frame: zmq.Frame = socket.recv(copy=False)
     segments = [frame]
     while frame.more:
         frame = socket.recv(copy=False)
-        segments.append(frame)
+        if len(segments) < SEGMENTS:
+            segments.append(frame)
     return segments
 
 

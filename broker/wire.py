@@ -30,6 +30,8 @@ MAX_DETECTIONS: Final = 300
 #: Names of classes that READY gives at most, and characters in each; a worker cuts what is more.
 MAX_CLASSES: Final = 4096
 CLASS_NAME_LIMIT: Final = 64
+#: Characters in the name of a camera, boot, worker, session or model.
+LABEL_LIMIT: Final = 64
 #: From this many bytes on a payload is handed to ZeroMQ without a copy; below it a copy is faster (measured).
 COPY_THRESHOLD: Final = 1 << 16
 
@@ -47,8 +49,10 @@ Highest = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
 Duration = Annotated[float, Meta(ge=0, le=1e9)]
 #: Seconds left; negative when the deadline has passed.
 Remaining = Annotated[float, Meta(ge=-1e9, le=1e9)]
-#: Name of a camera or boot.
-Label = Annotated[str, Meta(min_length=1, max_length=64)]
+#: Name of a camera, boot, worker, session or model.
+Label = Annotated[str, Meta(min_length=1, max_length=LABEL_LIMIT)]
+#: SHA-256 of a file in hex digits; empty where there is no file.
+Digest = Annotated[str, Meta(max_length=128)]
 #: A workpiece: station, part number and run, as the plant writes them.
 Part = Annotated[str, Meta(min_length=1, max_length=256)]
 #: Words of a camera for people; never a metric label.
@@ -211,10 +215,10 @@ class Ready(Message, frozen=True, kw_only=True):
 
     TYPE = b"\x21"
     LIMIT = BATCH_LIMIT
-    worker: str
-    session: str
-    model: str
-    sha256: str
+    worker: Label
+    session: Label
+    model: Label
+    sha256: Digest
     max_batch: Natural
     exec_timeout: Duration
     grant: Highest
@@ -226,7 +230,7 @@ class Ready(Message, frozen=True, kw_only=True):
 class SessionBeat(Struct, frozen=True, kw_only=True, gc=False):
     """Progress of one session: jobs `started` and `completed` (dseq counts), seconds in the running call, grant."""
 
-    session: str
+    session: Label
     started: Natural
     completed: Natural
     exec_age: Duration
@@ -238,7 +242,7 @@ class Beat(Message, frozen=True, kw_only=True):
 
     TYPE = b"\x22"
     LIMIT = BATCH_LIMIT
-    worker: str
+    worker: Label
     sessions: list[SessionBeat]
 
 
@@ -257,9 +261,9 @@ class Done(Message, frozen=True, kw_only=True):
 
     TYPE = b"\x23"
     LIMIT = BATCH_LIMIT
-    session: str
+    session: Label
     grant: Highest
-    model: str
+    model: Label
     items: list[Answer]
 
 
@@ -267,7 +271,7 @@ class Nack(Message, frozen=True, kw_only=True):
     """A job that this session gives back; `retryable`: another session may do better."""
 
     TYPE = b"\x24"
-    session: str
+    session: Label
     dseq: Natural
     key: Key
     retryable: bool
@@ -279,8 +283,8 @@ class Drain(Message, frozen=True, kw_only=True):
     """These sessions want no more jobs; each gets VOID `drained` when nothing of it is in flight."""
 
     TYPE = b"\x25"
-    worker: str
-    sessions: list[str]
+    worker: Label
+    sessions: list[Label]
 
 
 # --- broker -> worker ------------------------------------------------------------------------------------------------
@@ -290,7 +294,7 @@ class Endpoint(Message, frozen=True, kw_only=True):
     """The session's data socket: a tcp port, or the number that ends an ipc or inproc name (`data_endpoint`)."""
 
     TYPE = b"\x31"
-    session: str
+    session: Label
     port: Annotated[int, Meta(ge=0, le=65535)]
     epoch: str
 
@@ -299,7 +303,7 @@ class Void(Message, frozen=True, kw_only=True):
     """The broker does not know, or no longer wants, this session. A worker that still runs registers a new one."""
 
     TYPE = b"\x32"
-    session: str
+    session: Label
     reason: str
 
 
@@ -307,7 +311,7 @@ class Job(Message, frozen=True, kw_only=True):
     """On the session's PUSH: one frame to look at, its payload as segment 2. `budget`: seconds left, may be < 0."""
 
     TYPE = b"\x33"
-    session: str
+    session: Label
     dseq: Natural
     key: Key
     tries: Natural

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import cv2
 import msgspec
 
-from broker import log
+from broker import filename, log
 from clients.bookmark import Bookmark, BookmarkError
 from clients.draw import annotate
 from clients.encoding import decode_image
@@ -29,6 +29,8 @@ LEFT_ALONE: Final = 5.0
 
 #: Seconds between two notes of what has been shown.
 SAVE_EVERY: Final = 0.25
+#: What drawing an answer may raise: answers are open-ended, and one that cannot be drawn must not end the watching.
+NOT_DRAWN: Final = (ImageError, ValueError, TypeError, AttributeError)
 
 _WORDS: Final = {
     "no_recorder": "missing: no recorder answered",
@@ -156,8 +158,7 @@ class Saver:
             return
         try:
             picture = annotate(decode_image(shown.payload, shown.encoding, shown.shape, shown.stride), body)
-        except (ImageError, ValueError, TypeError, AttributeError) as error:
-            # A worker's answer is open-ended: one that cannot be drawn must not end the watching.
+        except NOT_DRAWN as error:
             self.counts["not_drawn"] += 1
             logger.warning("a result cannot be drawn", key=str(result.key), error=str(error))
             return
@@ -177,7 +178,8 @@ class Saver:
 
     def _write(self, result: Joined, content: bytes) -> None:
         camera, boot, seq = result.key
-        path = self._folder / result.verdict / f"{camera}-{boot}-{seq}.jpg"
+        name = f"{filename.part(camera)}-{filename.part(boot)}-{seq}.jpg"
+        path = self._folder / filename.part(result.verdict) / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)

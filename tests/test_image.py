@@ -218,3 +218,44 @@ def test_load_reads_other_formats_and_names_the_file(tmp_path: Path) -> None:
         image.load(bad)
     with pytest.raises(ImageError, match=r"none\.png"):
         image.load(none)
+
+
+def memory_of_decoding(payload: bytes) -> int:
+    """Most bytes of memory that a process of its own takes on top while it tries to decode."""
+    code = (
+        "import sys, threading, psutil, workers; from workers.image import decode\n"
+        "me = psutil.Process(); decode_ = threading.Thread(target=lambda: attempt())\n"
+        "def attempt():\n"
+        "    try: decode(sys.stdin.buffer.read(), 'png', [24, 32])\n"
+        "    except Exception as error: print(error, file=sys.stderr)\n"
+        "before = most = me.memory_info().rss; decode_.start()\n"
+        "while decode_.is_alive(): most = max(most, me.memory_info().rss); decode_.join(0.005)\n"
+        "print(most - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=payload, capture_output=True, timeout=100, check=True)
+    assert done.stderr, "it was decoded"
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize("length", [1 << 30, (1 << 32) - 1])
+def test_a_png_whose_chunk_claims_to_be_long_takes_no_memory(length: int) -> None:
+    # OpenCV takes what the chunk asks for before it looks whether that is there: 4 GB for a file of 80 bytes.
+    header = struct.pack(">IIBBBBB", 32, 24, 8, 2, 0, 0, 0)
+    start, end = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header), chunk(b"IEND", b"")
+    bomb = struct.pack(">I", length) + b"IDATabcd"
+    assert memory_of_decoding(start + bomb + end) < 64 << 20
+    assert memory_of_decoding(start + end + bomb) < 64 << 20
+
+
+def test_what_stands_behind_the_end_of_a_png_is_not_looked_at() -> None:
+    assert np.array_equal(decode(PNG + bytes(100), "png", [12, 20, 3]), PICTURE)
+
+
+def test_a_jpeg_of_many_scans_is_not_decoded() -> None:
+    # Each scan is a pass over the whole picture, even an empty one of a few bytes.
+    progressive = cv2.imencode(".jpg", PICTURE, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    assert np.array_equal(decode(progressive, "jpeg", [12, 20]), opencv(progressive))
+    last = progressive.rindex(b"\xff\xda")
+    bomb = progressive[:-2] + progressive[last : last + 10] * 1000 + b"\xff\xd9"
+    assert reason(bomb, "jpeg", [12, 20]) == "too_many_scans"
+    assert reason(memoryview(bomb), "jpeg", [12, 20]) == "too_many_scans"  # type: ignore[arg-type]

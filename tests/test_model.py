@@ -114,6 +114,10 @@ def test_std_of_zero_is_refused() -> None:
     refused((1, 2), match="more than 0", hints=Hints(names=("a", "b"), mean=(0,), std=(0,), fit="crop"))
 
 
+def test_a_mean_that_is_no_number_is_refused() -> None:
+    refused((1, 2), match="finite", hints=Hints(names=("a", "b"), mean=(float("nan"),), std=(1,), fit="crop"))
+
+
 def test_describe_writes_what_the_worker_reads(tmp_path: Path) -> None:
     source, target = tmp_path / "tiny.onnx", tmp_path / "out" / "ready.onnx"
     tiny.make(source)
@@ -302,3 +306,22 @@ def test_flags_that_cannot_be_are_named(words: dict[str, str]) -> None:
 def test_labels_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="--labels"):
         said(labels=tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize("text", ["inf,inf", "nan,640", "-640,640", "0,640", "640.5,640", "1e300,1", "99999,640"])
+def test_a_size_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ModelError, match="imgsz"):
+        describe(Signature((1, 3, None, None), ((1, None, 85),), "", {"imgsz": text}), Hints(), "file")
+
+
+@pytest.mark.parametrize("text", ["{1: 'a', 'x': 'b'}", "{[]: 1}", "{0: 'a', None: 'b'}", "{0.5: 'a', 1: 'b'}"])
+def test_names_by_keys_that_are_no_numbers_are_refused(text: str) -> None:
+    with pytest.raises(ModelError, match="names cannot be read"):
+        describe(Signature((1, 3, 640, 640), ((1, None, 7),), "", {"names": text}), Hints(), "file")
+
+
+@pytest.mark.parametrize("text", ["nan", "inf,1,1", "1e999"])
+def test_a_scaling_that_is_no_number_is_refused(text: str) -> None:
+    # With it every input would be NaN, and a model that answers nothing for NaN "finds nothing".
+    with pytest.raises(ModelError, match="is not a list of numbers"):
+        describe(Signature((1, 3, 640, 640), ((1, None, 85),), "", {"gongwei.mean": text}), Hints(), "file")

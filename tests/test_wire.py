@@ -175,6 +175,7 @@ class Names:
         (1, 256): "part",
         (None, 256): "words",
         (None, 64): "class",
+        (None, 128): "digest",
     }
 
     @classmethod

@@ -29,18 +29,24 @@ REASONS: Final = (
     "shape_mismatch",
     "too_many_pixels",
     "truncated",
+    "too_many_scans",
     "decode_failed",
     "encoding_unknown",
 )
 #: JPEG segments that are looked through for the frame header; a real file has a few dozen.
 SEGMENTS: Final = 512
+#: Scans of a JPEG at most: a progressive one has about ten, and each costs a pass over the whole picture, even an empty
+#: one of 14 bytes.
+SCANS: Final = 100
+#: Chunks of a PNG that are looked through; a large one has a few thousand.
+CHUNKS: Final = 1 << 16
 #: Bytes at the end of a JPEG in which its end marker must lie (cameras pad, and append a little of their own).
 TAIL: Final = 4096
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
-_PNG_END: Final = b"IEND\xaeB`\x82"
 _JPEG: Final = b"\xff\xd8"
 _JPEG_END: Final = b"\xff\xd9"
+_JPEG_SCAN: Final = b"\xff\xda"
 #: SOF0-3, 5-7, 9-11, 13-15: the markers whose segment holds the size.
 _FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 #: TEM, RST0-7, SOI: markers without a length.
@@ -109,7 +115,10 @@ def _decode_file(payload: Buffer, encoding: str, height: int, width: int) -> Pic
         raise ImageError("not_an_image", f"declared {encoding}, is {found}")
     if size != [height, width]:
         raise ImageError("shape_mismatch", f"declared {height}x{width}, the {encoding} says {size[0]}x{size[1]}")
-    _require_end(payload, encoding)
+    if encoding == "jpeg":
+        _check_jpeg(payload)
+    else:
+        payload = memoryview(payload)[: _png_length(payload)]
     picture = _imdecode(payload, encoding)
     if picture.shape != (height, width, 3):
         raise ImageError("shape_mismatch", f"declared {height}x{width}, decoded to {picture.shape}")
@@ -126,11 +135,29 @@ def _imdecode(payload: Buffer, what: str) -> Picture:
     return picture.view(np.uint8)
 
 
-def _require_end(payload: Buffer, encoding: str) -> None:
+def _check_jpeg(payload: Buffer) -> None:
     """A cut-off file decodes to a picture with a grey rest, which a model would find free of defects."""
-    mark = _JPEG_END if encoding == "jpeg" else _PNG_END
-    if mark not in bytes(payload[-TAIL:]):
-        raise ImageError("truncated", f"the {encoding} of {len(payload)} bytes has no end marker")
+    if _JPEG_END not in bytes(payload[-TAIL:]):
+        raise ImageError("truncated", f"the jpeg of {len(payload)} bytes has no end marker")
+    # Inside a scan 0xFF is followed by 0x00: this counts nothing else there.
+    scans = (payload.tobytes() if isinstance(payload, memoryview) else payload).count(_JPEG_SCAN)
+    if scans > SCANS:
+        raise ImageError("too_many_scans", f"{scans} scans, limit {SCANS}")
+
+
+def _png_length(payload: Buffer) -> int:
+    """Bytes up to the end chunk, within which every chunk must lie: OpenCV first takes the memory that a chunk's length
+    asks for, up to 4 GB for a file of 100 bytes, and looks for chunks behind the end chunk too."""
+    at = len(_PNG)
+    for _ in range(CHUNKS):
+        if at + 12 > len(payload):
+            break
+        kind = bytes(payload[at + 4 : at + 8])
+        length = int.from_bytes(payload[at : at + 4], "big")
+        at += 12 + length
+        if kind == b"IEND" and length == 0 and at <= len(payload):
+            return at
+    raise ImageError("truncated", f"the png of {len(payload)} bytes has no end chunk, or a chunk that is longer")
 
 
 def _jpeg_size(payload: Buffer) -> tuple[int, int]:

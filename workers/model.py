@@ -6,6 +6,7 @@ Nothing is guessed in silence: what neither the file nor the command line says i
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
@@ -24,6 +25,8 @@ STD: Final = "gongwei.std"
 FIT: Final = "gongwei.fit"
 #: Longest `names` that is read from a file's metadata, in characters.
 NAMES_LIMIT: Final = 1 << 20
+#: Longest side of an input that is believed where only the metadata says it, in pixels.
+SIDE_LIMIT: Final = 1 << 13
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,9 +143,9 @@ def _names_in(metadata: Mapping[str, str], where: str) -> tuple[str, ...] | None
         return None
     try:
         value = ast.literal_eval(text) if len(text) <= NAMES_LIMIT else None
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         value = None
-    if isinstance(value, dict) and sorted(value) == list(range(len(value))):
+    if isinstance(value, dict) and value.keys() == set(range(len(value))):
         value = [value[number] for number in range(len(value))]
     if not isinstance(value, list) or not value:
         raise ModelError(f"{where}: its metadata's names cannot be read: {text[:80]!r}; give them with --labels FILE")
@@ -158,6 +161,8 @@ def _size(signature: Signature, where: str) -> tuple[int, int]:
     numbers = _numbers(signature.metadata, "imgsz", where)
     if numbers is None or len(numbers) != 2:
         raise ModelError(f"{where}: its input size is not fixed; say it with --size HEIGHTxWIDTH")
+    if not all(1 <= number <= SIDE_LIMIT and number == int(number) for number in numbers):
+        raise ModelError(f"{where}: its metadata's imgsz {numbers} is no size; say it with --size HEIGHTxWIDTH")
     return int(numbers[0]), int(numbers[1])
 
 
@@ -193,12 +198,17 @@ def _numbers(metadata: Mapping[str, str], key: str, where: str) -> tuple[float, 
     if text is None:
         return None
     try:
-        return tuple(float(number) for number in text.strip("[]() ").split(","))
+        numbers = tuple(float(number) for number in text.strip("[]() ").split(","))
     except ValueError:
-        raise ModelError(f"{where}: its metadata's {key} {text[:80]!r} is not a list of numbers") from None
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
+        raise ModelError(f"{where}: its metadata's {key} {text[:80]!r} is not a list of numbers")
+    return numbers
 
 
 def _three(values: tuple[float, ...], where: str) -> tuple[float, float, float]:
+    if not all(map(math.isfinite, values)):
+        raise ModelError(f"{where}: mean and std are finite numbers, not {values}")
     if len(values) == 1:
         return values[0], values[0], values[0]
     if len(values) != 3:

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import zmq
 
-from broker import log, silence
+from broker import log, silence, wire
 from workers.control import Control
+from workers.errors import RefusedError
 from workers.metrics import Metrics
 from workers.options import ModelOptions
 from workers.runner import Runner
@@ -54,6 +55,10 @@ class Worker:
 
     def run(self) -> bool:
         """Load, warm up, serve, drain. False: a thread was stuck at the end. Raises WorkersError."""
+        if len(self.name) > wire.LABEL_LIMIT:
+            raise RefusedError(
+                f"a worker's name has at most {wire.LABEL_LIMIT} characters, not {len(self.name)}: --name"
+            )
         sessions = self._load()
         if not sessions:
             return True

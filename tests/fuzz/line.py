@@ -1,0 +1,31 @@
+"""`line.parse`: the bytes are the text of a line file, as an operator's RELOAD brings it."""
+
+from __future__ import annotations
+
+from broker import line
+from broker.line import LineError
+from tests.fuzz import corpus
+
+
+def seeds() -> list[bytes]:
+    page = (corpus.ROOT / "docs" / "line.md").read_text(encoding="utf-8")
+    examples = sorted((corpus.ROOT / "docs" / "examples").glob("*.toml"))
+    return [
+        *(block.split("```")[0].encode() for block in page.split("```toml\n")[1:]),
+        *(path.read_bytes() for path in examples),
+        *corpus.files("line"),
+    ]
+
+
+def target(data: bytes) -> None:
+    """A line, which is the same after it was written and read; or a LineError that fits the answer to a RELOAD."""
+    text = data.decode(errors="replace")
+    try:
+        parsed = line.parse(text)
+    except LineError as error:
+        assert error.problems
+        assert sum(map(len, error.problems)) < 1 << 20, "more than an answer can hold"
+        return
+    written = line.to_toml(parsed)
+    assert line.parse(written) == parsed, written
+    assert line.changes(parsed, parsed) == ([], [])
