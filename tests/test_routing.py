@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from broker import desk
 from broker import line as line_file
 from broker.admission import SEQ_LIMIT
 from broker.backlog import Backlog
@@ -29,6 +30,7 @@ from broker.wire import (
     Message,
     Outcome,
     Skip,
+    Stop,
 )
 from tests.world import JPEG, World
 
@@ -37,8 +39,9 @@ LONG = 1000.0
 
 def settle_all(world: World, seconds: float = 30.0) -> None:
     """A healthy network settles everything; what is not settled then is lost."""
+    world.calm(2.0)  # whoever was let go hears of it
     for model in world.line.models:
-        if not any(worker.model == model for worker in world.workers.values()):
+        if not any(worker.model == model and not worker.over for worker in world.workers.values()):
             world.start_worker(model)
     for camera in world.cameras.values():
         camera.hello()
@@ -146,6 +149,12 @@ class Line(RuleBasedStateMachine):
             self.world.kill_worker(worker.name)
             if again:
                 self.world.start_worker(worker.model)
+
+    @rule(which=st.integers(0, 5))
+    def stop_worker(self, which: int) -> None:
+        workers = list(self.world.workers)
+        if workers:
+            desk.stop(self.world.router, self.world.now, Stop(workers=[workers[which % len(workers)]]))
 
     @rule(model=st.sampled_from(["det", "seg"]))
     def add_worker(self, model: str) -> None:

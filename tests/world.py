@@ -11,7 +11,7 @@ from typing import Any
 from broker import line as line_file
 from broker.courier import batches
 from broker.line import Line
-from broker.roster import Session
+from broker.roster import FOR_GOOD, Session
 from broker.routing import Router
 from broker.wire import (
     PROTOCOL,
@@ -127,6 +127,7 @@ class ModelWorker:
     window: int
     alive: bool = True
     registered: bool = False
+    over: bool = False  # let go for good: its process has ended
     completed: int = 0
     jobs: list[Job] = field(default_factory=list)  # received, not done
     wire: list[Job] = field(default_factory=list)  # on the way
@@ -137,6 +138,8 @@ class ModelWorker:
         return self.completed + self.window
 
     def ready(self) -> None:
+        if self.over:
+            return
         self.outgoing.append(
             Ready(
                 worker=self.name,
@@ -150,6 +153,8 @@ class ModelWorker:
         )
 
     def beat(self) -> None:
+        if self.over:
+            return
         beat = SessionBeat(
             session=self.session, started=self.completed, completed=self.completed, exec_age=0.0, grant=self.grant
         )
@@ -173,7 +178,8 @@ class ModelWorker:
             case Endpoint():
                 self.registered = self.registered or message.session == self.session
             case Void():
-                if message.session == self.session:
+                if message.session == self.session and not self.over:
+                    self.over = message.reason in FOR_GOOD
                     self.session += "'"
                     self.registered = False
                     self.completed = 0
