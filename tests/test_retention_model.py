@@ -70,6 +70,12 @@ class Retained(RuleBasedStateMachine):
         if answered:
             self.turn(self.items.result(self.items.outcome(key)))
 
+    @precondition(lambda self: self.deleted)
+    @rule(data=st.data())
+    def expect_again(self, data: st.DataObject) -> None:
+        """A camera that was away sends a frame that is gone."""
+        self.expect(*data.draw(st.sampled_from(self.deleted)), True)
+
     @rule(camera=st.sampled_from(CAMERAS), boot=st.sampled_from(BOOTS), seq=SEQS, late=st.booleans())
     def answer(self, camera: str, boot: str, seq: int, late: bool) -> None:
         self.turn(self.items.result(self.items.outcome(Key(camera, boot, seq), late=late, tries=2)))
