@@ -93,8 +93,7 @@ class Frames:
         """Give `task` its terminal status, the first and only one; the join commits it."""
         frame = task.frame
         task.state = DONE
-        if status != "ok":
-            frame.complete = False
+        task.ok = status == "ok"
         monitor = frame.policy == "monitor"
         item = Outcome(
             ticket=0 if monitor else self.egress.ticket(),
@@ -187,8 +186,7 @@ class Frames:
         entry = self.egress.unacked.get(known.ticket)
         about = entry.about if entry is not None else None
         if isinstance(about, Task):  # its answer came second: what was committed first counts
-            if known.statuses.get(about.model, "ok") != "ok":
-                about.frame.complete = False
+            about.ok = known.statuses[about.model] == "ok" if about.model in known.statuses else about.ok
         elif isinstance(about, OpenFrame):
             self._learn_frame(now, about, known)
 
@@ -199,7 +197,7 @@ class Frames:
         for model, status in known.statuses.items():
             task = frame.tasks.get(model)
             if task is not None and task.state != SETTLED:
-                frame.complete = frame.complete and status == "ok"
+                task.ok = status == "ok"
                 if task.state < DONE:
                     self.counts["tasks_total", model, status] += 1
                 task.expired = status == "expired"
@@ -216,7 +214,7 @@ class Frames:
                 task = frame.tasks.get(model) if frame is not None else None
                 if task is None or task.state == SETTLED:
                     continue
-                task.frame.complete = False
+                task.ok = False
                 if task.state < DONE:
                     task.expired = True
                     self.counts["tasks_total", model, "expired"] += 1
@@ -257,15 +255,16 @@ class Frames:
         self.bytes -= frame.size
         self.timetable.remove(frame)
         frame.payload = None
+        complete = frame.complete
         frame.tasks = {}  # no cycle is left: freed at once, without the garbage collector
         publisher = frame.publisher
         publisher.open -= 1
         self.counts["settled_total", publisher.name] += 1
         if publisher.policy == "inspect":
-            self.settled[frame.key] = frame.complete
+            self.settled[frame.key] = complete
             if len(self.settled) > SETTLED_KEPT:
                 self.settled.popitem(last=False)
-        self.tell_settled(publisher, frame.key.seq, frame.complete)
+        self.tell_settled(publisher, frame.key.seq, complete)
 
     def tell_settled(self, publisher: Publisher, seq: int, complete: bool) -> None:
         (publisher.complete if complete else publisher.incomplete).append(seq)

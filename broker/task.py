@@ -22,8 +22,7 @@ class OpenFrame:
     """A frame from its first receipt until it is settled. `deadline` is an instant of the broker's monotonic clock."""
 
     __slots__ = (
-        "acked", "complete", "deadline", "expectation", "header", "key", "payload", "publisher", "size", "tasks",
-        "unsettled",
+        "acked", "deadline", "expectation", "header", "key", "payload", "publisher", "size", "tasks", "unsettled",
     )  # fmt: skip
 
     expectation: Expectation
@@ -38,17 +37,24 @@ class OpenFrame:
         self.tasks: dict[str, Task] = {}
         self.unsettled = 0
         self.acked = False  # the join has committed its row
-        self.complete = True
 
     @property
     def policy(self) -> Policy:
         return self.publisher.policy
 
+    @property
+    def complete(self) -> bool:
+        """No task is known to have ended otherwise than `ok`."""
+        return all(task.ok for task in self.tasks.values())
+
 
 class Task:
-    """One (frame, model). `tries` counts dispatches, `crashes` the sessions that died with it under way."""
+    """One (frame, model). `tries` counts dispatches, `crashes` the sessions that died with it under way. `ok`: no other
+    status is known; what the join has committed goes before what was decided here."""
 
-    __slots__ = ("crashes", "dseq", "expired", "frame", "leased_at", "model", "queued_at", "session", "state", "tries")
+    __slots__ = (
+        "crashes", "dseq", "expired", "frame", "leased_at", "model", "ok", "queued_at", "session", "state", "tries",
+    )  # fmt: skip
 
     def __init__(self, frame: OpenFrame, model: str, now: float) -> None:
         self.frame = frame
@@ -61,3 +67,4 @@ class Task:
         self.queued_at = now
         self.leased_at = 0.0
         self.expired = False
+        self.ok = True

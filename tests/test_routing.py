@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -564,3 +565,26 @@ def test_what_is_too_large_for_the_join_is_a_failure() -> None:
     world.from_worker("w1", Done(session=job.session, grant=9, model="det", items=[answer]))
     world.exchange()
     assert world.ledger.statuses[job.key, "det"] == ("failed", "result_too_large")
+
+
+# --- frames that come again after their deadline ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_frame_that_comes_again_after_its_deadline_ends_as_the_ledger_has_it(missing: int) -> None:
+    """The new broker gives every model `expired` before the join has said what it knows: what it knows counts."""
+    world = World(cameras=1)
+    camera = world.cameras["cam0"]
+    settle_all(world, 2.0)
+    assert camera.shoot(5.0)
+    frame = camera.held[0]
+    settle_all(world, 2.0)
+    assert camera.settled == {0: True}
+
+    camera.settled.clear()  # the news were lost with the broker
+    for model in world.line.models if missing else []:
+        del world.ledger.statuses[frame.key, model]
+    camera.held[0] = msgspec.structs.replace(frame, age=60.0, again=1)
+    world.start_broker()
+    settle_all(world)
+    assert camera.settled == {0: not missing}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,14 +94,33 @@ def _run(settings: Settings, folder: Path, report: Path | None, verbose: bool) -
             aside.print(f"{fault.at:8.3f} {fault.kind} {fault.victim} {fault.model}".rstrip(), highlight=False)
 
     try:
-        done = Run(settings, folder, tell).run()
+        with _unwound():
+            done = Run(settings, folder, tell).run()
     except ChaosError as error:
         aside.print(str(error), style="red", markup=False)
+        return 1
+    except KeyboardInterrupt:
+        aside.print("ended before its time: all processes, mounts and namespaces of the run are gone")
         return 1
     show(done, console)
     if report is not None:
         done.write(report)
     return 0 if done.passed else 1
+
+
+@contextlib.contextmanager
+def _unwound() -> Iterator[None]:
+    """Whatever an operator ends the run with, what it made goes with it: disks and networks too."""
+    from ops.fleet import signals
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        with signals(end):
+            yield
+    else:
+        yield
 
 
 @contextlib.contextmanager
