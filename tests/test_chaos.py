@@ -25,6 +25,7 @@ from ops.__main__ import app
 from ops.chaos import consumer, pictures
 from ops.chaos.cast import Cast, Player
 from ops.chaos.diary import Accepted, Boot, Bye, Diary, Entry, Gone, Received, Sent, Settled, last, read
+from ops.chaos.director import Director
 from ops.chaos.disk import Disk
 from ops.chaos.pictures import MODELS, picture, score, shows, side
 from ops.chaos.reconcile import Heard, Told, Verdict, reconcile
@@ -477,6 +478,21 @@ def test_who_does_not_end_is_killed_and_named(cast: Cast) -> None:
     cast.end("deaf", 0.05)
     turn_until(cast, lambda: not cast.running("worker"))
     assert "did not end in order" in cast.crashes[0]
+
+
+def test_a_fault_waits_for_its_victim_to_serve_and_strikes_it_then(cast: Cast, tmp_path: Path) -> None:
+    cast.add("left-0", "worker", python(_WAITS.format(heed="end.set").replace('"here"', """'"session open"'""")))
+    director = Director(cast, tmp_path, None, None)
+    director.take([Fault(at=0.0, kind=Kind.WORKER_KILL, victim="left-0")], time.monotonic())
+    first = cast.players["left-0"].since
+
+    def turn() -> bool:
+        director.turn(time.monotonic())
+        return director.idle
+
+    turn_until(cast, turn)
+    assert [(one.kind, one.victim, one.serving) for one in director.struck] == [(Kind.WORKER_KILL, "left-0", True)]
+    assert director.struck[0].at > first and cast.players["left-0"].since >= director.struck[0].back_at
 
 
 def test_a_full_disk_takes_nothing_and_then_takes_it_again(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_a_session_that_lost_the_word_is_told_again_and_never_taken_back() -> No
 def test_of_sessions_that_are_over_only_so_many_are_remembered() -> None:
     world = running(frames=0)
     for number in range(OVER_KEPT + 3):
+        world.now += 0.03  # registrations have a rate
         world.from_worker("w9", ready(f"x{number}", worker="w9"))
         stop(world, workers=["w9"])
     assert len(world.router.dispatcher.roster.over) == OVER_KEPT

@@ -313,7 +313,7 @@ def reloaded(old: str, new: str) -> tuple[list[str], list[str]]:
         (GOOD, GOOD + "[limits]\nwindow = 8\n", ["limits.window: 64 -> 8"]),
         ("[models.extra]", "[ models . extra ]", []),
         ("[models.extra]", '[models.extra]\nfile = "b.onnx"', ['models.extra.file: "" -> "b.onnx"']),
-        ("[models.extra]", f'[models.extra]\nsha256 = "{"ab" * 32}"', [f'models.extra.sha256: "" -> "{"ab" * 28}a...']),
+        ("[models.extra]", f'[models.extra]\nsha256 = "{"ab" * 32}"', [f'models.extra.sha256: "" -> "{"ab" * 28}...']),
         (
             '[cameras.left]\nstation = "top"\n',
             '[cameras.left]\nstation = "low"\n[stations.low]\n',

@@ -174,6 +174,13 @@ class Cast:
                 started.append(player.name)
         return started
 
+    def is_well(self) -> bool:
+        """Every process runs and has spoken, and every worker serves."""
+        return all(
+            player.running and player.spoke and not player.stopped and (player.serving or player.role != "worker")
+            for player in self.players.values()
+        )
+
     def running(self, role: str) -> list[str]:
         """Names of the processes of a role that run."""
         return [player.name for player in self.players.values() if player.role == role and player.running]

@@ -18,9 +18,10 @@ from ops.chaos.settings import model_of, orders
 
 #: Seconds that an order to hang waits for a call of the model.
 _TAKEN_WITHIN = 5.0
-#: A process without a word of its own for it serves when it has run for so many seconds.
-_SETTLED_IN = 1.0
-#: Seconds between two looks whether an order was taken away.
+#: Seconds that a fault waits for its victim to serve; then it strikes whatever there is. On a slow machine processes
+#: would else be killed before they have begun, again and again, which proves nothing.
+_SERVES_WITHIN = 5.0
+#: Seconds between two looks at what a fault waits for.
 _GLANCE = 0.005
 
 
@@ -48,7 +49,7 @@ class Director:
     def take(self, faults: Iterable[Fault], start: float) -> None:
         """These are to happen, from the monotonic instant `start` on."""
         for fault in faults:
-            self._at(start + fault.at, lambda now, fault=fault: self._begin(fault, now))  # type: ignore[misc]
+            self._at(start + fault.at, lambda now, fault=fault: self._await(fault, now + _SERVES_WITHIN, now))  # type: ignore[misc]
 
     @property
     def idle(self) -> bool:
@@ -77,6 +78,12 @@ class Director:
     def _at(self, when: float, act: Callable[[float], None]) -> None:
         heapq.heappush(self._due, (when, next(self._number), act))
 
+    def _await(self, fault: Fault, until: float, now: float) -> None:
+        if fault.kind.role and now < until and not self._serving(fault.victim):
+            self._at(now + _GLANCE, lambda now: self._await(fault, until, now))
+        else:
+            self._begin(fault, now)
+
     def _begin(self, fault: Fault, now: float) -> None:
         self._on_fault(fault)
         match fault.kind.value.partition("-")[2]:
@@ -96,7 +103,7 @@ class Director:
                 self._cut(fault, now)
 
     def _kill(self, fault: Fault, now: float) -> None:
-        serving = self._serving(fault.victim, now)
+        serving = self._serving(fault.victim)
         began = time.monotonic()
         self._cast.kill(fault.victim)
         self._ending.pop(fault.victim, None)
@@ -104,7 +111,7 @@ class Director:
 
     def _stop(self, fault: Fault, now: float) -> None:
         player = self._cast.players[fault.victim]
-        serving, since = self._serving(fault.victim, now), player.since
+        serving, since = self._serving(fault.victim), player.since
         began = time.monotonic()
         player.stop()
 
@@ -120,7 +127,7 @@ class Director:
 
     def _restart(self, fault: Fault, now: float) -> None:
         if fault.victim not in self._ending:
-            serving = self._serving(fault.victim, now)
+            serving = self._serving(fault.victim)
             self._ending[fault.victim] = Struck(
                 kind=fault.kind, victim=fault.victim, at=time.monotonic(), back_at=now, serving=serving
             )
@@ -178,11 +185,11 @@ class Director:
 
     # --- small things ------------------------------------------------------------------------------------------------
 
-    def _serving(self, name: str, now: float) -> bool:
+    def _serving(self, name: str) -> bool:
         player = self._cast.players[name]
         if player.stopped or player.ending_by is not None:
             return False
-        return player.serving if player.role == "worker" else now - player.since >= _SETTLED_IN
+        return player.serving if player.role == "worker" else player.spoke
 
     def _record(self, kind: Kind, victim: str, at: float, back_at: float, serving: bool) -> None:
         model = model_of(victim) if kind.role == "worker" else ""

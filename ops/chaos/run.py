@@ -22,7 +22,7 @@ from ops.chaos.network import Network
 from ops.chaos.reconcile import Heard, Told, reconcile
 from ops.chaos.recovery import by_kind, times
 from ops.chaos.report import Report
-from ops.chaos.schedule import SPACING_OF_OTHERS, Fault, Kind
+from ops.chaos.schedule import SPACING, SPACING_OF_OTHERS, Fault, Kind
 from ops.chaos.settings import (
     CONSUMER,
     ChaosError,
@@ -51,20 +51,18 @@ _CLOCK: Final = "a time namespace holds the monotonic clocks only: the wall cloc
 
 
 class Run:
-    """One run in `folder`. `on_fault` is told of each fault, `on_turn(seconds)` of the time that has passed."""
+    """One run in `folder`. `on_fault` is told of each fault."""
 
     def __init__(
         self,
         settings: Settings,
         folder: Path,
         on_fault: Callable[[Fault], None] = lambda fault: None,
-        on_turn: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self.settings = settings
         self.folder = folder.resolve()
         self.skipped: dict[Kind, str] = {}
         self._on_fault = on_fault
-        self._on_turn = on_turn
         self._unfinished: list[str] = []
         self._start = 0.0
         self._stack = contextlib.ExitStack()
@@ -79,13 +77,11 @@ class Run:
             self._open()
             faults = self.settings.schedule(self.skipped)
             self._wait_up()
-            start = self._start = time.monotonic()
-            self._director.take(faults, start)
-            # One kind alone: the last fault has as long to recover as the others had.
-            length = self.settings.seconds if self.settings.each is None else _last(faults) + SPACING_OF_OTHERS
-            while not self._director.idle or time.monotonic() - start < length:
-                self._turn()
-                self._on_turn(time.monotonic() - start)
+            self._start = time.monotonic()
+            if self.settings.each is None:
+                self._strike(faults)
+            else:
+                self._strike_alone(faults, self.settings.each)
             self._finish()
             return self._report(time.monotonic() - began)
 
@@ -142,6 +138,26 @@ class Run:
         self._director.turn(now)
         self._director.came_back(self._cast.turn(now))
         time.sleep(TURN)
+
+    def _strike(self, faults: list[Fault]) -> None:
+        """The whole schedule, one fault upon another."""
+        self._director.take(faults, self._start)
+        while not self._director.idle or time.monotonic() - self._start < self.settings.seconds:
+            self._turn()
+
+    def _strike_alone(self, faults: list[Fault], kind: Kind) -> None:
+        """One fault after another: each when the line has been well for a while since the one before."""
+        for fault in faults:
+            self._director.take([msgspec.structs.replace(fault, at=0.0)], time.monotonic())
+            self._rest(SPACING.get(kind, SPACING_OF_OTHERS))
+
+    def _rest(self, seconds: float) -> None:
+        """Until nothing has been amiss for `seconds`; not for ever."""
+        began = well_since = time.monotonic()
+        while (now := time.monotonic()) - well_since < seconds and now - began < _UP:
+            self._turn()
+            if not (self._director.idle and self._cast.is_well()):
+                well_since = now
 
     def _wait_up(self) -> None:
         """Every worker serves, and every camera has a settled frame."""
@@ -218,7 +234,3 @@ def _explain(player: Player, code: int) -> str:
     if code == EXIT_CODE:
         return "poison"
     return "watchdog" if player.strained and code == _WATCHDOG else ""
-
-
-def _last(faults: list[Fault]) -> float:
-    return max((fault.at for fault in faults), default=0.0)

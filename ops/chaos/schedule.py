@@ -155,7 +155,8 @@ def mixed(seed: int, seconds: float, wanted: Mapping[Kind, int], victims: Victim
 
 
 def alone(seed: int, kind: Kind, times: int, victims: Victims) -> list[Fault]:
-    """`times` faults of one kind, so far apart that none disturbs another, at no fixed phase of anything."""
+    """`times` faults of one kind, so far apart that none disturbs another where starts are quick; a run waits besides
+    until the line is well again."""
     rng = random.Random(f"{seed}/{kind}")
     faults: list[Fault] = []
     at = 0.0
