@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import typer
 import zmq
 
+from broker import curve, entry, log, metrics, wire
 from broker import line as line_file
-from broker import log, metrics, wire
+from broker.curve import Credentials
 from broker.ending import when_asked_to_end
+from broker.entry import AllowOption, BrokerKey, InsecureOption, JoinKey, KeyOption
+from broker.keyring import Keyring
+from broker.keys import KeysError
 from broker.ledger import LedgerError
 from broker.line import Endpoints, Ledger, Line, LineError, Recorder
 
@@ -45,6 +50,15 @@ def _line(path: Path | None, cameras: list[str] | None, models: list[str] | None
         given = {name: value for name, value in ends.items() if value}
         return line_file.from_flags(cameras=cameras, models=models, deadline=deadline, **given)
     except LineError as error:
+        raise _usage(str(error)) from None
+
+
+@contextlib.contextmanager
+def _key_errors() -> Iterator[None]:
+    """A key that cannot be read or found, or one that is needed, ends the process with 2 and the reason."""
+    try:
+        yield
+    except KeysError as error:
         raise _usage(str(error)) from None
 
 
@@ -86,6 +100,9 @@ def start(
     frontend: Annotated[str, typer.Option(help="Endpoint for cameras.")] = "",
     backend: Annotated[str, typer.Option(help="Endpoint for workers.")] = "",
     egress: Annotated[str, typer.Option(help="Endpoint for the join.")] = "",
+    key: KeyOption = None,
+    allow: AllowOption = None,
+    insecure: InsecureOption = False,
     metrics_port: MetricsPort = None,
     json_log: JsonLog = False,
     log_level: LevelOption = "info",
@@ -97,18 +114,25 @@ def start(
       broker start --line line.toml
 
       broker start --camera cam1 --camera cam2:monitor --model yolov5n
+
+      broker start --camera cam1 --model yolov5n --key keys/broker.key_secret --allow camera/cam1=keys/cam1.key
     """
-    from broker import gauges
     from broker.server import BrokerServer
 
     log.configure(json=json_log, level=log_level, process="broker")
     ends = {"frontend": frontend, "backend": backend, "egress": egress}
     described = _line(line, camera, model, deadline, **ends)
+    bound = {
+        name: getattr(described.endpoints, name) for name in ("frontend", "backend", "egress", "copies", "control")
+    }
+    with _key_errors():
+        gate = entry.gate(Keyring(described, line, key), "broker", allow)
+        entry.check_open(bound, gate is not None, insecure)
     text = line.read_text(encoding="utf-8") if line is not None else None
     quarantine = _beside(line, described.ledger.path).parent / "quarantine"
-    server = BrokerServer(described, text=text, quarantine=quarantine)
+    server = BrokerServer(described, text=text, quarantine=quarantine, gate=gate)
     port = described.endpoints.metrics if metrics_port is None else metrics_port
-    _serve("broker", server, port, lambda: gauges.samples(server.router))
+    _serve("broker", server, port, server.samples)
 
 
 @app.command()
@@ -118,6 +142,10 @@ def join(
     live: Annotated[str, typer.Option(help="Endpoint of the live stream of results.")] = "",
     catchup: Annotated[str, typer.Option(help="Endpoint for consumers that were away.")] = "",
     ledger: Annotated[Path | None, typer.Option(help="The ledger's SQLite file; default: the line file's.")] = None,
+    key: KeyOption = None,
+    broker_key: BrokerKey = "",
+    allow: AllowOption = None,
+    insecure: InsecureOption = False,
     metrics_port: MetricsPort = None,
     json_log: JsonLog = False,
     log_level: LevelOption = "info",
@@ -136,12 +164,19 @@ def join(
     described = _optional_line(line)
     ends = described.endpoints if described is not None else Endpoints()
     path = (described.ledger if described is not None else Ledger()).path
+    ring = Keyring(described, line, key)
+    with _key_errors():
+        gate = entry.gate(ring, "join", allow)
+        credentials = ring.credentials("join", "broker", broker_key)
+        entry.check_open({"live": live or ends.live, "catchup": catchup or ends.catchup}, gate is not None, insecure)
     server = JoinServer(
         egress=egress or ends.egress,
         live=live or ends.live,
         catchup=catchup or ends.catchup,
         ledger=ledger or _beside(line, path),
         line=described,
+        gate=gate,
+        credentials=credentials,
     )
     port = ends.metrics + 1 if metrics_port is None and ends.metrics else metrics_port or 0
     _serve("join", server, port, server.samples)
@@ -151,6 +186,11 @@ def join(
 def recorder(
     line: LineOption = None,
     folder: Annotated[Path | None, typer.Option(help="Where pictures are kept; default: the line file's.")] = None,
+    key: KeyOption = None,
+    broker_key: BrokerKey = "",
+    join_key: JoinKey = "",
+    allow: AllowOption = None,
+    insecure: InsecureOption = False,
     metrics_port: MetricsPort = None,
     json_log: JsonLog = False,
     log_level: LevelOption = "info",
@@ -160,10 +200,17 @@ def recorder(
     Example:  broker recorder --line line.toml
     """
     from broker.recorder_server import RecorderServer
+    from broker.rereading import Rereading
 
     log.configure(json=json_log, level=log_level, process="recorder")
     described = _optional_line(line)
     ends = described.endpoints if described is not None else Endpoints()
+    ring = Keyring(described, line, key)
+    with _key_errors():
+        gate = entry.gate(ring, "recorder", allow)
+        to_broker = ring.credentials("recorder", "broker", broker_key)
+        to_join = ring.credentials("recorder", "join", join_key)
+        entry.check_open({"pictures": ends.pictures}, gate is not None, insecure)
     keeping = described.recorder if described is not None else Recorder()
     server = RecorderServer(
         copies=ends.copies,
@@ -173,6 +220,10 @@ def recorder(
         memory=keeping.memory,
         disk=keeping.disk,
         keep=list(keeping.keep),
+        gate=gate,
+        broker=to_broker,
+        join=to_join,
+        reread=Rereading(line) if line is not None else None,
     )
     port = ends.metrics + 2 if metrics_port is None and ends.metrics else metrics_port or 0
     _serve("recorder", server, port, server.samples)
@@ -183,6 +234,8 @@ def reload(
     line: Annotated[Path, typer.Argument(help="The changed line file.")],
     control: Annotated[str, typer.Option(help="The broker's control endpoint; default: the line file's.")] = "",
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the broker.")] = 5.0,
+    key: KeyOption = None,
+    broker_key: BrokerKey = "",
 ) -> None:
     """Give a running broker a changed line file (routes, rules, cameras, models). An invalid one changes nothing.
 
@@ -192,10 +245,14 @@ def reload(
         described = line_file.load(line)
     except LineError as error:
         raise _usage(str(error)) from None
-    answer = _ask(control or described.endpoints.control, wire.Reload(text=line.read_text(encoding="utf-8")), timeout)
+    with _key_errors():
+        credentials = Keyring(described, line, key).credentials("operator", "broker", broker_key)
+    message = wire.Reload(text=line.read_text(encoding="utf-8"))
+    answer = _ask(control or described.endpoints.control, message, timeout, credentials)
     if answer is None:
         typer.echo(
-            f"no answer within {timeout:g} s from {control or described.endpoints.control}: is the broker running?",
+            f"no answer within {timeout:g} s from {control or described.endpoints.control}: "
+            "is the broker running? Where it asks for keys: is this operator's listed?",
             err=True,
         )
         raise typer.Exit(1)
@@ -213,10 +270,11 @@ def reload(
     typer.echo(f"in force: {answer.digest}" if answer.changes else f"nothing is new; in force: {answer.digest}")
 
 
-def _ask(endpoint: str, message: wire.Message, timeout: float) -> Any:
+def _ask(endpoint: str, message: wire.Message, timeout: float, credentials: Credentials | None) -> Any:
     """One question to the broker's control endpoint; None when no answer comes in time."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.linger = 0
+        curve.call(socket, endpoint, credentials)
         socket.connect(endpoint)
         socket.send_multipart(wire.encode(message))
         if not socket.poll(round(timeout * 1000)):

@@ -11,10 +11,11 @@ from typing import Any, Final
 
 import zmq
 
+from broker import gauges, log, wire
 from broker import line as line_file
-from broker import log, wire
 from broker.courier import Courier
 from broker.doors import Doors
+from broker.gate import Gate
 from broker.line import Line, LineError
 from broker.pace import Pace
 from broker.quarantine import Quarantine
@@ -47,7 +48,8 @@ class BrokerServer:
     """Routes frames for one line. `run` opens, serves and closes everything in the calling thread.
 
     `context`: to be shared by all who meet over inproc; by default the server has its own.
-    `text`: the line file's text as the join shall get it; made from `line` by default.
+    `text`: the line file's text as the join shall get it; made from `line` by default. `gate`: asks everybody for a key
+    (CURVE); it needs a context of its own.
     """
 
     def __init__(
@@ -57,19 +59,22 @@ class BrokerServer:
         text: str | None = None,
         context: zmq.Context[Socket] | None = None,
         quarantine: Path | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.line = line
         self.text = line_file.to_toml(line) if text is None else text
         self.digest = line_file.digest(self.text)
         self.epoch = secrets.token_hex(6)
         self.router = Router(line, self.digest, self.epoch, time.monotonic())
-        self.doors = Doors(line, context)
+        self.gate = gate
+        self.doors = Doors(line, context, gate)
         self.courier = Courier(self.doors, self.router)
         self.quarantine = Quarantine(quarantine)
         self.ready = threading.Event()
         self._pace = Pace(GATHER, BUSY)
         self._troubles = Troubles()
         self._look_at = 0.0
+        self._ready_from: dict[str, str] = {}  # session -> public key, of this turn's READYs
         self._should_stop = threading.Event()
 
     def stop(self) -> None:
@@ -132,6 +137,10 @@ class BrokerServer:
         deadline = self.router.next_deadline(now + LONGEST_WAIT)
         return LONGEST_WAIT if deadline is None else max(0.0, deadline - now)
 
+    def samples(self) -> dict[tuple[str, ...], float]:
+        """Counters and gauges, for `metrics.served`; callable from any thread."""
+        return {**gauges.samples(self.router), **(self.gate.samples() if self.gate is not None else {})}
+
     # --- receiving ---------------------------------------------------------------------------------------------------
 
     def _drain(self, socket: Socket, handle: Handler, refuse: Callable[[bytes, WireError], None]) -> int:
@@ -146,6 +155,8 @@ class BrokerServer:
                 return taken
             segments = _segments(socket)
             try:
+                if self.gate is not None and self.gate.who(socket, segments[0]) is None:
+                    continue
                 if len(segments) < 2:
                     raise WireError("segments", f"{len(segments)} segments, at least 2 expected")
                 handle(identity, wire.decode(segments[0].bytes, segments[1].buffer), segments)
@@ -155,6 +166,8 @@ class BrokerServer:
 
     def _from_camera(self, identity: bytes, message: Any, segments: list[zmq.Frame]) -> None:
         now = time.monotonic()
+        if self.gate is not None and not self._is_own_name(identity, message, segments[0]):
+            return
         if type(message) is not wire.Frame:
             self.router.from_camera(now, identity, message)
             return
@@ -162,7 +175,21 @@ class BrokerServer:
         head = payload if isinstance(payload, bytes) else payload.buffer
         self.router.frame(now, identity, message, payload, head, size)
 
-    def _from_worker(self, identity: bytes, message: Any, _: list[zmq.Frame]) -> None:
+    def _is_own_name(self, identity: bytes, message: Any, segment: zmq.Frame) -> bool:
+        """Whether the key behind `segment` may speak as the camera that the message names; if not, it is told."""
+        assert self.gate is not None
+        key = getattr(message, "key", None)
+        camera = key.camera if key is not None else getattr(message, "camera", None)
+        if camera is None:
+            return True
+        if self.gate.may_be(self.gate.who(self.doors.frontend, segment) or "", camera):
+            return True
+        self.router.admission.refuse(identity, "forbidden", f"camera {camera[:64]!r}", key)
+        return False
+
+    def _from_worker(self, identity: bytes, message: Any, segments: list[zmq.Frame]) -> None:
+        if self.gate is not None and type(message) is wire.Ready:
+            self._ready_from[message.session] = self.gate.who(self.doors.backend, segments[0]) or ""
         self.router.from_worker(time.monotonic(), identity, message)
 
     def _from_join(self, identity: bytes, message: Any, _: list[zmq.Frame]) -> None:
@@ -192,10 +219,11 @@ class BrokerServer:
             self.quarantine.keep(model, header, payload)
         self.courier.deliver(self.text, self.digest)
         outbox.clear()
+        self._ready_from.clear()
 
     def _open_session(self, session: Session) -> None:
         try:
-            port = self.doors.open_session(session)
+            port = self.doors.open_session(session, self._ready_from.get(session.id, ""))
         except zmq.ZMQError as error:
             logger.error(
                 "no port is free for a session",
@@ -212,16 +240,18 @@ class BrokerServer:
 
     def _control(self) -> None:
         socket = self.doors.control
-        identity, *segments = socket.recv_multipart()
+        identity, *frames = socket.recv_multipart(copy=False)
+        if self.gate is not None and self.gate.who(socket, frames[0]) is None:
+            return
         try:
-            message = wire.decode_message(segments)
+            message = wire.decode_message([frame.bytes for frame in frames])
             if not isinstance(message, wire.Reload):
                 raise WireError("unknown_type", f"{type(message).__name__} is no message of an operator")
         except WireError as error:
             self.router.counts["refused_total", error.reason] += 1
             return
         changes, errors = self._reload(message.text)
-        self.courier.send(socket, identity, wire.Reloaded(digest=self.digest, changes=changes, errors=errors))
+        self.courier.send(socket, identity.bytes, wire.Reloaded(digest=self.digest, changes=changes, errors=errors))
 
     def _reload(self, text: str) -> tuple[list[str], list[str]]:
         """Take a new line file: what it changed, and what is wrong with it; if anything is, nothing was changed."""
@@ -234,6 +264,8 @@ class BrokerServer:
             return [], refused
         self.line, self.text, self.digest = line, text, line_file.digest(text)
         self.router.reload(line, self.digest)
+        if self.gate is not None:
+            self.gate.renew(line.security)
         logger.info("line file reloaded", digest=self.digest, changes=allowed)
         return allowed, []
 

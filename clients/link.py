@@ -14,6 +14,7 @@ from collections.abc import Callable
 import zmq
 
 from broker import log, silence
+from broker.curve import Credentials
 from broker.silence import Silence, Word
 from broker.wire import WireError, decode_message
 from clients.dealer import Context, Dealer
@@ -39,6 +40,7 @@ class Link:
         changed: threading.Condition,
         on_ended: Callable[[list[Ended]], None],
         patience: float = silence.LIMIT,
+        credentials: Credentials | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.failure = ""
@@ -46,7 +48,7 @@ class Link:
         self._changed = changed
         self._on_ended = on_ended
         self._silence = Silence(patience)
-        self._dealer = Dealer(endpoint, context, holder.window)
+        self._dealer = Dealer(endpoint, context, holder.window, credentials)
         self._thread = threading.Thread(target=self._run, name=f"camera {holder.camera}", daemon=True)
         self._opened = threading.Event()
         self._should_stop = False

@@ -13,6 +13,8 @@ import typer
 from broker import line as line_file
 from broker import log
 from broker.ending import when_asked_to_end
+from broker.keyring import Keyring
+from broker.keys import KeysError
 from broker.line import Line, LineError
 from workers import heap
 from workers.check import looked, show
@@ -51,6 +53,10 @@ EngineThreadsOption = Annotated[
     int | None,
     typer.Option(help="Threads in one call; 0: the cores, divided; default: the line file's, else 0.", min=0, max=1024),
 ]
+KeyOption = Annotated[
+    Path | None, typer.Option("--key", metavar="FILE", help="Own secret key; default: from the line file's folder.")
+]
+BrokerKey = Annotated[str, typer.Option("--broker-key", metavar="KEY", help="The broker's public key, or its file.")]
 TaskOption = Annotated[str | None, typer.Option(help="detect, segment or classify, where the file does not say.")]
 LabelsOption = Annotated[Path | None, typer.Option(help="File of class names, one per line.")]
 SizeOption = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of an input that the file leaves open.")]
@@ -100,6 +106,8 @@ def start(
     mean: MeanOption = None,
     std: StdOption = None,
     fit: FitOption = None,
+    key: KeyOption = None,
+    broker_key: BrokerKey = "",
     metrics_port: Annotated[int, typer.Option(help="Prometheus port on loopback; 0: none.", min=0, max=65535)] = 0,
     json_log: Annotated[bool, typer.Option("--json-log", help="Log JSON lines.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
@@ -130,8 +138,12 @@ def start(
     )
     where = backend or (described.endpoints.backend if described is not None else line_file.Endpoints().backend)
     try:
+        credentials = Keyring(described, line, key).credentials("worker", "broker", broker_key)
+    except KeysError as error:
+        raise _fail(str(error), 2) from None
+    try:
         models = [model_options(word, flags, described, line.parent if line else Path()) for word in model]
-        _serve(Worker(backend=where, models=models, name=name, watchdog=True), metrics_port)
+        _serve(Worker(backend=where, models=models, name=name, watchdog=True, credentials=credentials), metrics_port)
     except WorkersError as error:
         logger.error("worker cannot go on", error=str(error))
         raise typer.Exit(1) from None
