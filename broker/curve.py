@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import zmq
 
 from broker.keys import Certificate
+
+#: Bytes by which CURVE makes a message longer than what is in it.
+OVERHEAD: Final = 64
 
 
 class Credentials(NamedTuple):
@@ -32,6 +35,7 @@ def serve(socket: zmq.Socket[Any], endpoint: str, domain: str, certificate: Cert
     socket.curve_secretkey = certificate.secret.encode()
     socket.zap_domain = domain.encode()
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    _make_room(socket)
 
 
 def call(socket: zmq.Socket[Any], endpoint: str, credentials: Credentials | None) -> None:
@@ -41,3 +45,11 @@ def call(socket: zmq.Socket[Any], endpoint: str, credentials: Credentials | None
     own = credentials.certificate
     socket.curve_publickey, socket.curve_secretkey = own.public.encode(), own.secret.encode()
     socket.curve_serverkey = credentials.server.encode()
+    _make_room(socket)
+
+
+def _make_room(socket: zmq.Socket[Any]) -> None:
+    """The limit of a message is meant without what CURVE adds."""
+    limit = int(socket.getsockopt(zmq.MAXMSGSIZE))
+    if limit >= 0:
+        socket.setsockopt(zmq.MAXMSGSIZE, limit + OVERHEAD)

@@ -69,7 +69,7 @@ class Doors:
         self.backend = self._bind(zmq.ROUTER, "backend", BATCH_LIMIT)
         self.egress = self._bind(zmq.ROUTER, "egress", BATCH_LIMIT)
         self.control = self._bind(zmq.ROUTER, "control", BATCH_LIMIT)
-        self.copies = self._bind(zmq.PUSH, "copies", -1)
+        self.copies = self._bind(zmq.PUSH, "copies", HEADER_LIMIT)
         for socket in (self.frontend, self.backend, self.egress, self.control):
             self._poller.register(socket, zmq.POLLIN)
 
@@ -128,7 +128,7 @@ class Doors:
         the worker with the public key `key` is let in there."""
         if session.socket is not None:
             return self._ports[session]
-        socket = self._socket(zmq.PUSH, -1)
+        socket = self._socket(zmq.PUSH, HEADER_LIMIT)  # it reads nothing, but what strangers send counts
         socket.sndhwm = SESSION_HWM + 2 * session.grant
         if self._gate is not None and self._gate.guards(self.backend):
             self._gate.passing_door(socket, self._endpoints.backend, session_door(key))

@@ -8,8 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import zmq
 from zmq.utils import z85
@@ -25,6 +25,10 @@ logger = log.get(__name__)
 
 _ZAP: Final = "inproc://zeromq.zap.01"
 _EVENTS: Final = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+#: Seconds that the thread has to end.
+_END_WITHIN: Final = 2.0
+#: Failed handshakes of one door that are counted in one turn.
+_BURST: Final = 256
 #: Seconds that an address may stay taken after its door was shut, and between two tries to open it again.
 _REOPEN_WITHIN: Final = 1.0
 _REOPEN_EVERY: Final = 0.002
@@ -46,16 +50,21 @@ class Gate:
         self._answers = Answers(self.guard)
         self._denials = Denials()
         self._doors: dict[Socket, tuple[str, str]] = {}  # the domain and address of those that are watched
-        self._opened = 0
+        self._monitors: dict[Socket, str] = {}
+        self._leaving: dict[Socket, float] = {}
 
     def open(self, context: zmq.Context[Socket]) -> None:
         """Begin to answer. Raises zmq.ZMQError where the context has a gate already."""
         self._answers.start(context)
 
     def close(self) -> None:
-        """Answer no more."""
+        """Answer no more. The doors are closed by then."""
         self._answers.stop()
+        for monitor in self._monitors:
+            monitor.close(0)
+        self._monitors.clear()
         self._doors.clear()
+        self._leaving.clear()
 
     def guards(self, socket: Socket) -> bool:
         """Whether this is one of the doors: where not (inproc), there is no key to ask for."""
@@ -66,10 +75,7 @@ class Gate:
         if not curve.protects(endpoint):
             return
         curve.serve(socket, endpoint, domain, self._certificate)
-        address = f"inproc://gate-{id(self):x}-{self._opened}"
-        self._opened += 1
-        socket.monitor(address, _EVENTS)
-        self._answers.watch(address, domain)
+        self._monitors[socket.get_monitor_socket(_EVENTS)] = domain
         self._doors[socket] = domain, endpoint
 
     def passing_door(self, socket: Socket, endpoint: str, domain: str) -> None:
@@ -106,6 +112,26 @@ class Gate:
         for socket, (domain, endpoint) in self._doors.items():
             if DOORS[domain] & less and domain in DEAF:
                 _shut_and_open(socket, endpoint)
+                self._leaving[socket] = time.monotonic() + _REOPEN_WITHIN
+
+    def tend(self) -> None:
+        """Once in a turn: count the handshakes that never got as far as the gate, and see those off who must leave."""
+        for monitor, domain in self._monitors.items():
+            self._note(monitor, domain)
+        for socket, until in list(self._leaving.items()):
+            socket.getsockopt(zmq.EVENTS)  # a socket that was shut ends its connections only while somebody calls it
+            if time.monotonic() > until:
+                del self._leaving[socket]
+
+    def _note(self, monitor: Socket, domain: str) -> None:
+        # Read here, not by the thread that answers: libzmq's own thread waits for whoever watches a socket, and a gate
+        # that died would stop all that goes through the doors.
+        for _ in range(_BURST):
+            try:
+                event = parse_monitor_message(monitor.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                return
+            self._denials.count("handshake", domain, event["endpoint"].decode("utf-8", "replace"))
 
     def samples(self) -> Counter[tuple[str, ...]]:
         """Refusals by reason; callable from any thread."""
@@ -127,7 +153,7 @@ def _shut_and_open(socket: Socket, endpoint: str) -> None:
 
 
 class Answers:
-    """The thread. libzmq waits for it at each handshake; it watches the doors for handshakes that never got so far."""
+    """The thread. libzmq waits for it at each handshake; when it fails, whatever the reason, its socket is closed."""
 
     def __init__(self, guard: Guard) -> None:
         self.denials = Denials()
@@ -136,7 +162,6 @@ class Answers:
         self._commands: Socket | None = None
         self._ready = threading.Event()
         self._failure: zmq.ZMQError | None = None
-        self._doors: dict[Socket, str] = {}
 
     def start(self, context: zmq.Context[Socket]) -> None:
         address = f"inproc://answers-{id(self):x}"
@@ -144,6 +169,7 @@ class Answers:
         self._commands.linger = 0
         self._commands.bind(address)
         self._ready.clear()
+        self._failure = None
         self._thread = threading.Thread(target=self._run, args=(context, address), name="gate", daemon=True)
         self._thread.start()
         self._ready.wait()
@@ -154,21 +180,11 @@ class Answers:
     def stop(self) -> None:
         if self._commands is None or self._thread is None:
             return
-        self._say(b"")
-        self._thread.join()
+        if self._thread.is_alive():
+            self._commands.send(b"", zmq.NOBLOCK)
+        self._thread.join(_END_WITHIN)
         self._commands.close(0)
         self._commands = self._thread = None
-
-    def watch(self, address: str, domain: str) -> None:
-        """Look at the events of the door whose monitor is at `address`."""
-        self._say(address.encode(), domain.encode())
-
-    def _say(self, *segments: bytes) -> None:
-        assert self._commands is not None
-        try:
-            self._commands.send_multipart(segments, zmq.NOBLOCK)
-        except zmq.Again:  # the thread has ended: nobody is let in any more, which is all that can be said
-            logger.error("the gate does not answer: nobody is let in; start this process again")
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
@@ -184,40 +200,19 @@ class Answers:
             finally:
                 self._ready.set()
             try:
-                self._serve(context, zap, commands)
+                _serve(zap, commands, self.answer)
             except Exception:
                 logger.exception("the gate has failed: nobody is let in; start this process again")
-            finally:
-                for monitor in self._doors:
-                    monitor.close(0)
-                self._doors.clear()
-
-    def _serve(self, context: zmq.Context[Socket], zap: Socket, commands: Socket) -> None:
-        poller = zmq.Poller()
-        poller.register(zap, zmq.POLLIN)
-        poller.register(commands, zmq.POLLIN)
-        while True:
-            active = dict(poller.poll())
-            if zap in active:
-                zap.send_multipart(self.answer(zap.recv_multipart()))
-            for monitor, door in self._doors.items():
-                if monitor in active:
-                    self._note(parse_monitor_message(monitor.recv_multipart()), door)
-            if commands in active:
-                match commands.recv_multipart():
-                    case [address, domain]:
-                        poller.register(self._monitor(context, address.decode(), domain.decode()), zmq.POLLIN)
-                    case _:
-                        return
 
     def answer(self, request: list[bytes]) -> list[bytes]:
-        """The ZAP reply: 200 with the public key as the User-Id of all that comes, or 400."""
+        """The ZAP reply: 200 with the public key as the User-Id of all that comes, or 300: a peer that hears 400 never
+        tries again, though its key may be listed a minute later."""
         if len(request) < 6:
-            return self._deny(request[1] if len(request) > 1 else b"", "no_curve", "", "")
+            return self._deny(request[1] if len(request) > 1 else b"", "handshake", "", "")
         version, number, domain, address, _, mechanism, *credentials = request
         door = domain.decode("ascii", "replace")
         if (version, mechanism, len(credentials)) != (b"1.0", b"CURVE", 1) or len(credentials[0]) != 32:
-            return self._deny(number, "no_curve", door, address.decode("ascii", "replace"))
+            return self._deny(number, "handshake", door, address.decode("ascii", "replace"))
         public = z85.encode(credentials[0]).decode("ascii")
         reason = self._guard.denial(door, public)
         if reason is not None:
@@ -226,18 +221,16 @@ class Answers:
 
     def _deny(self, number: bytes, reason: Denial, door: str, who: str) -> list[bytes]:
         self.denials.count(reason, door, who)
-        return [b"1.0", number, b"400", reason.encode(), b"", b""]
+        return [b"1.0", number, b"300", reason.encode(), b"", b""]
 
-    def _monitor(self, context: zmq.Context[Socket], address: str, domain: str) -> Socket:
-        socket: Socket = context.socket(zmq.PAIR)
-        socket.linger = 0
-        socket.connect(address)
-        self._doors[socket] = domain
-        return socket
 
-    def _note(self, event: Mapping[str, Any], door: str) -> None:
-        mismatch = event["event"] == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and (
-            event["value"] == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
-        )
-        endpoint = event["endpoint"].decode("utf-8", "replace")
-        self.denials.count("no_curve" if mismatch else "handshake", door, endpoint)
+def _serve(zap: Socket, commands: Socket, answer: Callable[[list[bytes]], list[bytes]]) -> None:
+    """Answer until a command comes."""
+    poller = zmq.Poller()
+    poller.register(zap, zmq.POLLIN)
+    poller.register(commands, zmq.POLLIN)
+    while True:
+        active = dict(poller.poll())
+        if commands in active:
+            return
+        zap.send_multipart(answer(zap.recv_multipart()))

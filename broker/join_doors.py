@@ -149,6 +149,7 @@ class JoinDoors:
         self._live = self._stack.enter_context(context.socket(zmq.PUB))
         self._live.setsockopt(zmq.SNDHWM, LIVE_WAITING)
         self._live.setsockopt(zmq.LINGER, 500)
+        self._live.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)
         self._bind(self._live, live, "live")
         self._catchup = self._stack.enter_context(context.socket(zmq.ROUTER))
         self._catchup.setsockopt(zmq.LINGER, 0)
@@ -162,6 +163,7 @@ class JoinDoors:
         self._connect()
 
     def _bind(self, socket: zmq.Socket[bytes], endpoint: str, door: str) -> None:
+        socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
         if self._gate is not None:
             self._gate.door(socket, endpoint, door)
         socket.bind(endpoint)

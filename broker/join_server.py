@@ -153,9 +153,11 @@ class JoinServer:
 
     def _renew_keys(self) -> None:
         """The broker's newest line file says whose keys count."""
+        if self._gate is None:
+            return
         line = self._rulebook.newest
-        if self._gate is not None and line is not None:
-            self._gate.renew(line.security)
+        self._gate.renew(line.security if line is not None else None)
+        self._gate.tend()
 
     def _tell_silence(self, now: float) -> None:
         match self._silence.turn(self._doors.heard, now):

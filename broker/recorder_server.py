@@ -112,6 +112,7 @@ class RecorderServer:
         self._pictures.setsockopt(zmq.LINGER, 0)
         self._pictures.setsockopt(zmq.SNDHWM, 16)
         self._pictures.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)
+        self._pictures.setsockopt(zmq.HANDSHAKE_IVL, 2000)
         if self._gate is not None:
             self._gate.door(self._pictures, pictures, "pictures")
         self._pictures.bind(pictures)
@@ -140,9 +141,11 @@ class RecorderServer:
                 self._checked(self._answer, segments)
 
     def _renew_keys(self) -> None:
+        if self._gate is None:
+            return
         line = self._reread.changed(time.monotonic()) if self._reread is not None else None
-        if line is not None and self._gate is not None:
-            self._gate.renew(line.security)
+        self._gate.renew(line.security if line is not None else None)
+        self._gate.tend()
 
     def _checked(self, handle: Any, segments: list[zmq.Frame]) -> None:
         try:

@@ -8,8 +8,10 @@ from typing import Final, Literal
 
 from broker.line import KeyEntry, Role
 
-#: Why a peer, or a message of one, was refused: the labels of `denied_total`, and no other.
-Denial = Literal["unknown_key", "wrong_role", "no_curve", "handshake", "removed_key", "wrong_camera"]
+#: Why a peer, or a message of one, was refused: the labels of `denied_total`, and no other. `handshake`: it never
+#: came to its end: a peer without CURVE, one that trusts another server, a broken connection (which, is not known:
+#: whoever notices first hangs up), and also, 2 s later, each that was refused for its key.
+Denial = Literal["unknown_key", "wrong_role", "handshake", "removed_key", "wrong_camera"]
 
 #: A door (the domain of a bound socket) -> the roles that may come through it.
 DOORS: Final[Mapping[str, frozenset[Role]]] = {

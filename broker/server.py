@@ -114,6 +114,8 @@ class BrokerServer:
             self.router.connected(session)
         self.router.end_turn(time.monotonic())
         self._carry_out()
+        if self.gate is not None:
+            self.gate.tend()
         self._pace.turned(began, messages)
         if began >= self._look_at:
             self._look_at = began + LOOK_EVERY
