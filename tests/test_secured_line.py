@@ -80,7 +80,10 @@ class Secured(Processes):
         )
 
     def rewrite(self, line: Line) -> None:
-        self.path.write_text(to_toml(line), encoding="utf-8")
+        """At once, as an editor does: nobody reads half a file."""
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(to_toml(line), encoding="utf-8")
+        fresh.replace(self.path)
 
 
 def _role(name: str) -> Role:
