@@ -15,6 +15,8 @@ from pathlib import Path
 import zmq
 from msgspec import Struct
 
+from broker import curve
+from broker.curve import Credentials
 from broker.wire import (
     COPY_THRESHOLD,
     PROTOCOL,
@@ -53,6 +55,7 @@ class Cameras(Struct, frozen=True, kw_only=True, tag=True):
     files: list[str] = []
     budget: float = 5.0
     rate: float = 0.0
+    credentials: Credentials | None = None
 
     def run(self, board: Board) -> None:
         """Send until the board says stop, wait for what is unsettled, say BYE."""
@@ -101,6 +104,7 @@ class _Camera:
     def start(self) -> None:
         self.socket.sndhwm = self._settings.window + 16
         self.socket.rcvhwm = 0
+        curve.call(self.socket, self._settings.frontend, self._settings.credentials)
         self.socket.connect(self._settings.frontend)
 
     def send(self, board: Board) -> int:
