@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Protocol
 
 import typer
 import zmq
 
+from broker import entry, log, metrics, versions, wire
 from broker import line as line_file
-from broker import log, metrics, versions, wire
 from broker.document import dotted
 from broker.ending import when_asked_to_end
+from broker.entry import AllowOption, BrokerKey, InsecureOption, JoinKey, KeyOption
 from broker.holdings import command as report
+from broker.keyring import Keyring
+from broker.keys import KeysError
 from broker.ledger import LedgerError
 from broker.line import Endpoints, Ledger, Line, LineError, Recorder
 from broker.operator import Operator, Unanswered
@@ -49,6 +53,15 @@ def _line(path: Path | None, cameras: list[str] | None, models: list[str] | None
         given = {name: value for name, value in ends.items() if value}
         return line_file.from_flags(cameras=cameras, models=models, deadline=deadline, **given)
     except LineError as error:
+        raise _usage(str(error)) from None
+
+
+@contextlib.contextmanager
+def _key_errors() -> Iterator[None]:
+    """A key that cannot be read or found, or one that is needed, ends the process with 2 and the reason."""
+    try:
+        yield
+    except KeysError as error:
         raise _usage(str(error)) from None
 
 
@@ -90,6 +103,9 @@ def start(
     frontend: Annotated[str, typer.Option(help="Endpoint for cameras.")] = "",
     backend: Annotated[str, typer.Option(help="Endpoint for workers.")] = "",
     egress: Annotated[str, typer.Option(help="Endpoint for the join.")] = "",
+    key: KeyOption = None,
+    allow: AllowOption = None,
+    insecure: InsecureOption = False,
     metrics_port: MetricsPort = None,
     json_log: JsonLog = False,
     log_level: LevelOption = "info",
@@ -101,19 +117,26 @@ def start(
       broker start --line line.toml
 
       broker start --camera cam1 --camera cam2:monitor --model yolov5n
+
+      broker start --camera cam1 --model yolov5n --key keys/broker.key_secret --allow camera/cam1=keys/cam1.key
     """
-    from broker import gauges
     from broker.server import BrokerServer
 
     log.configure(json=json_log, level=log_level, process="broker")
     ends = {"frontend": frontend, "backend": backend, "egress": egress}
     described = _line(line, camera, model, deadline, **ends)
+    bound = {
+        name: getattr(described.endpoints, name) for name in ("frontend", "backend", "egress", "copies", "control")
+    }
+    with _key_errors():
+        gate = entry.gate(Keyring(described, line, key), "broker", allow)
+        entry.check_open(bound, gate is not None, insecure)
     text = line.read_text(encoding="utf-8") if line is not None else None
     quarantine = _beside(line, described.ledger.path).parent / "quarantine"
     wanted = versions.wanted(described, line.parent if line is not None else Path())
-    server = BrokerServer(described, text=text, quarantine=quarantine, versions=wanted)
+    server = BrokerServer(described, text=text, quarantine=quarantine, versions=wanted, gate=gate)
     port = described.endpoints.metrics if metrics_port is None else metrics_port
-    _serve("broker", server, port, lambda: gauges.samples(server.router))
+    _serve("broker", server, port, server.samples)
 
 
 @app.command()
@@ -129,6 +152,10 @@ def join(
     keep_gb: Annotated[
         float | None, typer.Option("--keep-gb", min=0.0, help="Delete the oldest beyond so many GB; 0: nothing.")
     ] = None,
+    key: KeyOption = None,
+    broker_key: BrokerKey = "",
+    allow: AllowOption = None,
+    insecure: InsecureOption = False,
     metrics_port: MetricsPort = None,
     json_log: JsonLog = False,
     log_level: LevelOption = "info",
@@ -150,6 +177,11 @@ def join(
     described = _optional_line(line)
     ends = described.endpoints if described is not None else Endpoints()
     kept = described.ledger if described is not None else Ledger()
+    ring = Keyring(described, line, key)
+    with _key_errors():
+        gate = entry.gate(ring, "join", allow)
+        credentials = ring.credentials("join", "broker", broker_key)
+        entry.check_open({"live": live or ends.live, "catchup": catchup or ends.catchup}, gate is not None, insecure)
     server = JoinServer(
         egress=egress or ends.egress,
         live=live or ends.live,
@@ -157,6 +189,8 @@ def join(
         ledger=ledger or _beside(line, kept.path),
         line=described,
         keep=keep(kept.keep_days if keep_days is None else keep_days, kept.keep_gb if keep_gb is None else keep_gb),
+        gate=gate,
+        credentials=credentials,
     )
     port = ends.metrics + 1 if metrics_port is None and ends.metrics else metrics_port or 0
     _serve("join", server, port, server.samples)
@@ -166,6 +200,11 @@ def join(
 def recorder(
     line: LineOption = None,
     folder: Annotated[Path | None, typer.Option(help="Where pictures are kept; default: the line file's.")] = None,
+    key: KeyOption = None,
+    broker_key: BrokerKey = "",
+    join_key: JoinKey = "",
+    allow: AllowOption = None,
+    insecure: InsecureOption = False,
     metrics_port: MetricsPort = None,
     json_log: JsonLog = False,
     log_level: LevelOption = "info",
@@ -175,10 +214,17 @@ def recorder(
     Example:  broker recorder --line line.toml
     """
     from broker.recorder_server import RecorderServer
+    from broker.rereading import Rereading
 
     log.configure(json=json_log, level=log_level, process="recorder")
     described = _optional_line(line)
     ends = described.endpoints if described is not None else Endpoints()
+    ring = Keyring(described, line, key)
+    with _key_errors():
+        gate = entry.gate(ring, "recorder", allow)
+        to_broker = ring.credentials("recorder", "broker", broker_key)
+        to_join = ring.credentials("recorder", "join", join_key)
+        entry.check_open({"pictures": ends.pictures}, gate is not None, insecure)
     keeping = described.recorder if described is not None else Recorder()
     server = RecorderServer(
         copies=ends.copies,
@@ -188,6 +234,10 @@ def recorder(
         memory=keeping.memory,
         disk=keeping.disk,
         keep=list(keeping.keep),
+        gate=gate,
+        broker=to_broker,
+        join=to_join,
+        reread=Rereading(line) if line is not None else None,
     )
     port = ends.metrics + 2 if metrics_port is None and ends.metrics else metrics_port or 0
     _serve("recorder", server, port, server.samples)
@@ -198,6 +248,8 @@ def reload(
     line: Annotated[Path, typer.Argument(help="The changed line file.")],
     control: Annotated[str, typer.Option(help="The broker's control endpoint; default: the line file's.")] = "",
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the broker.")] = 5.0,
+    key: KeyOption = None,
+    broker_key: BrokerKey = "",
 ) -> None:
     """Give a running broker a changed line file (routes, rules, cameras, models). An invalid one changes nothing.
 
@@ -208,8 +260,10 @@ def reload(
     except LineError as error:
         raise _usage(str(error)) from None
     message = wire.Reload(text=line.read_text(encoding="utf-8"), versions=versions.wanted(described, line.parent))
+    with _key_errors():
+        credentials = Keyring(described, line, key).credentials("operator", "broker", broker_key)
     try:
-        with Operator(control or described.endpoints.control, timeout) as operator:
+        with Operator(control or described.endpoints.control, timeout, credentials) as operator:
             answer = operator.ask(message)
     except Unanswered as error:
         typer.echo(str(error), err=True)

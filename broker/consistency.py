@@ -31,6 +31,7 @@ def problems(document: Document) -> Iterator[Problem]:
     yield from _limits(document)
     yield from _addresses(document)
     yield from _ports(document)
+    yield from _security(document)
 
 
 def _table(document: Document, name: str) -> dict[str, Document]:
@@ -168,3 +169,28 @@ def _span(sessions: object) -> range | None:
 def _count(size: Document, key: str) -> int:
     value = size.get(key, 1)
     return value if type(value) is int and 1 <= value <= 64 else 1
+
+
+def _security(document: Document) -> Iterator[Problem]:
+    """Keys: whose they are, each listed once, and one for each process that binds."""
+    security = document.get("security")
+    if not isinstance(security, Mapping) or not isinstance(security.get("keys"), Mapping):
+        return
+    keys, known = _table(security, "keys"), _table(document, "cameras")
+    seen: dict[object, str] = {}
+    for name, entry in keys.items():
+        path = ("security", "keys", name)
+        public, cameras = entry.get("public"), _words(entry.get("cameras"))
+        if isinstance(public, str) and seen.setdefault(public, name) != name:
+            yield Problem((*path, "public"), f"is the key of {seen[public]} too; each process has its own")
+        for camera in cameras:
+            if camera not in known:
+                yield Problem((*path, "cameras"), _unknown(camera, known, "cameras"))
+        if entry.get("role") == "camera" and not cameras:
+            yield Problem((*path, "cameras"), "missing; needed: the names of the cameras that use this key")
+        elif entry.get("role") != "camera" and cameras:
+            yield Problem((*path, "cameras"), f"is for keys with the role camera; found {shown(entry.get('role'))}")
+    roles = {entry.get("role") for entry in keys.values()}
+    for role in ("broker", "join", "recorder"):
+        if role not in roles:
+            yield Problem(("security", "keys"), f"has no key with the role {role}, by which the others know it")

@@ -12,8 +12,10 @@ from typing import Any, Final
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from broker.gate import Gate
 from broker.line import Line
 from broker.roster import Session
+from broker.security import session_door
 from broker.wire import BATCH_LIMIT, HEADER_LIMIT, data_endpoint
 
 #: Threads of libzmq that move bytes: while one copies a payload in, another copies one out. From 1 MB on a second one
@@ -41,8 +43,9 @@ class Doors:
     control: Socket
     copies: Socket
 
-    def __init__(self, line: Line, context: zmq.Context[Socket] | None) -> None:
+    def __init__(self, line: Line, context: zmq.Context[Socket] | None, gate: Gate | None = None) -> None:
         self._line = line
+        self._gate = gate
         self._endpoints = line.endpoints
         self._shared = context
         self._context: zmq.Context[Socket] | None = None
@@ -59,12 +62,14 @@ class Doors:
     def open(self) -> None:
         """Bind all endpoints. Raises zmq.ZMQError (EADDRINUSE and others) naming the endpoint."""
         self._context = self._shared or zmq.Context(IO_THREADS)
+        if self._gate is not None:
+            self._gate.open(self._context)
         limits = self._line.limits
-        self.frontend = self._bind(zmq.ROUTER, self._endpoints.frontend, limits.max_frame + HEADER_LIMIT)
-        self.backend = self._bind(zmq.ROUTER, self._endpoints.backend, BATCH_LIMIT)
-        self.egress = self._bind(zmq.ROUTER, self._endpoints.egress, BATCH_LIMIT)
-        self.control = self._bind(zmq.ROUTER, self._endpoints.control, BATCH_LIMIT)
-        self.copies = self._bind(zmq.PUSH, self._endpoints.copies, HEADER_LIMIT)
+        self.frontend = self._bind(zmq.ROUTER, "frontend", limits.max_frame + HEADER_LIMIT)
+        self.backend = self._bind(zmq.ROUTER, "backend", BATCH_LIMIT)
+        self.egress = self._bind(zmq.ROUTER, "egress", BATCH_LIMIT)
+        self.control = self._bind(zmq.ROUTER, "control", BATCH_LIMIT)
+        self.copies = self._bind(zmq.PUSH, "copies", HEADER_LIMIT)
         for socket in (self.frontend, self.backend, self.egress, self.control):
             self._poller.register(socket, zmq.POLLIN)
 
@@ -79,14 +84,17 @@ class Doors:
         socket.heartbeat_timeout = 3000
         return socket
 
-    def _bind(self, kind: int, endpoint: str, most: int) -> Socket:
+    def _bind(self, kind: int, door: str, most: int) -> Socket:
+        endpoint: str = getattr(self._endpoints, door)
         socket = self._socket(kind, most)
         if kind == zmq.ROUTER:
             socket.router_mandatory = True
         if kind == zmq.PUSH:
             socket.sndhwm = COPIES_HWM
-        if endpoint == self._endpoints.frontend:
+        if door == "frontend":
             socket.rcvhwm = FRONTEND_HWM
+        if self._gate is not None:
+            self._gate.door(socket, endpoint, door)
         try:
             if ipc_in_use(endpoint):
                 raise zmq.ZMQError(zmq.EADDRINUSE)
@@ -107,18 +115,23 @@ class Doors:
         for socket in self._sockets:
             socket.close(0)
         self._sockets.clear()
+        if self._gate is not None:
+            self._gate.close()
         if self._context is not None and self._shared is None:
             self._context.term()
         self._context = None
 
     # --- sessions ----------------------------------------------------------------------------------------------------
 
-    def open_session(self, session: Session) -> int:
-        """Bind the session's PUSH on a free number; once, whoever asks again is told the same number."""
+    def open_session(self, session: Session, key: str = "") -> int:
+        """Bind the session's PUSH on a free number; once, whoever asks again is told the same number. With a gate, only
+        the worker with the public key `key` is let in there."""
         if session.socket is not None:
             return self._ports[session]
         socket = self._socket(zmq.PUSH, HEADER_LIMIT)  # of what a peer sends: nobody may send here at all
         socket.sndhwm = SESSION_HWM + 2 * session.grant
+        if self._gate is not None and self._gate.guards(self.backend):
+            self._gate.passing_door(socket, self._endpoints.backend, session_door(key))
         try:
             port = self._bind_free(socket)
         except zmq.ZMQError:

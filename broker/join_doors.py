@@ -8,7 +8,9 @@ from typing import Any, Final, Self
 
 import zmq
 
-from broker import wire
+from broker import curve, wire
+from broker.curve import Credentials
+from broker.gate import Gate
 from broker.turn import Counts
 from broker.wire import Message, Since, WireError
 
@@ -34,7 +36,18 @@ class JoinDoors:
 
     _egress: zmq.Socket[bytes]
 
-    def __init__(self, egress: str, live: str, catchup: str, context: Context | None, counts: Counts) -> None:
+    def __init__(
+        self,
+        egress: str,
+        live: str,
+        catchup: str,
+        context: Context | None,
+        counts: Counts,
+        gate: Gate | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self._gate = gate
+        self._credentials = credentials
         self._endpoints = egress, live, catchup
         self._context = context
         self._counts = counts
@@ -108,16 +121,18 @@ class JoinDoors:
         """What consumers ask, up to a bound."""
         for _ in range(QUESTIONS):
             try:
-                identity, *segments = self._catchup.recv_multipart(zmq.NOBLOCK)
+                identity, *segments = self._catchup.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
+            if self._gate is not None and segments and self._gate.who(self._catchup, segments[0]) is None:
+                continue
             try:
-                message = wire.decode_message(segments)
+                message = wire.decode_message([segment.bytes for segment in segments])
             except WireError as error:
                 self._counts["refused_total", error.reason] += 1
                 continue
             if isinstance(message, Since):
-                yield identity, message
+                yield identity.bytes, message
             else:
                 self._counts["refused_total", "unexpected"] += 1
 
@@ -136,22 +151,31 @@ class JoinDoors:
     def _open(self) -> None:
         egress, live, catchup = self._endpoints
         context = self._context or self._stack.enter_context(zmq.Context())
+        if self._gate is not None:
+            self._stack.callback(self._gate.close)
+            self._gate.open(context)
         self._live = self._stack.enter_context(context.socket(zmq.PUB))
         self._live.setsockopt(zmq.SNDHWM, LIVE_WAITING)
         self._live.setsockopt(zmq.LINGER, 500)
         self._live.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)  # of a subscription
-        self._live.bind(live)
+        self._bind(self._live, live, "live")
         self._catchup = self._stack.enter_context(context.socket(zmq.ROUTER))
         self._catchup.setsockopt(zmq.LINGER, 0)
         self._catchup.setsockopt(zmq.SNDHWM, PAGES_WAITING)
         self._catchup.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._catchup.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)
-        self._catchup.bind(catchup)
+        self._bind(self._catchup, catchup, "catchup")
         self._poller = zmq.Poller()
         self._poller.register(self._catchup, zmq.POLLIN)
         self._stack.callback(lambda: self._egress.close())  # which may be another one by then
         self._egress_context, self._egress_at = context, egress
         self._connect()
+
+    def _bind(self, socket: zmq.Socket[bytes], endpoint: str, door: str) -> None:
+        socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+        if self._gate is not None:
+            self._gate.door(socket, endpoint, door)
+        socket.bind(endpoint)
 
     def _connect(self) -> None:
         self._heard = False
@@ -165,5 +189,6 @@ class JoinDoors:
         self._egress.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
         self._egress.setsockopt(zmq.HEARTBEAT_IVL, 1000)
         self._egress.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+        curve.call(self._egress, self._egress_at, self._credentials)
         self._egress.connect(self._egress_at)
         self._poller.register(self._egress, zmq.POLLIN)

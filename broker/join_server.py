@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from broker import log, silence
 from broker.catchup import CatchUp
+from broker.curve import Credentials
+from broker.gate import Gate
 from broker.join import Joiner
 from broker.join_doors import Context, JoinDoors
 from broker.keeper import Keeper
@@ -57,7 +59,8 @@ class JoinServer:
 
     `egress` is the broker's; `live` and `catchup` are bound here. `context`: to be shared by all who meet over inproc;
     by default the server has its own. `line` judges until the broker tells of a line file. A broker that has not
-    answered for `patience` seconds is told of in the log. `keep`: how much of the past the ledger keeps.
+    answered for `patience` seconds is told of in the log. `keep`: how much of the past the ledger keeps. `gate` asks
+    consumers for a key, and takes the keys of the line file that the broker tells of; `credentials` are for the broker.
     """
 
     def __init__(
@@ -71,12 +74,15 @@ class JoinServer:
         line: Line | None = None,
         patience: float = silence.LIMIT,
         keep: Keep = FOR_EVER,
+        gate: Gate | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self.epoch = secrets.token_hex(6)
         self.counts: Counts = Counter()
         self.ready = threading.Event()
         self._ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger, keep)
-        self._doors = JoinDoors(egress, live, catchup, context, self.counts)
+        self._gate = gate
+        self._doors = JoinDoors(egress, live, catchup, context, self.counts, gate, credentials)
         self._rulebook = Rulebook(line)
         self._monitors = Monitors(self._rulebook)
         self._joiner = Joiner(self._ledger, self._rulebook, self._monitors)
@@ -128,7 +134,8 @@ class JoinServer:
 
     def samples(self) -> dict[tuple[str, ...], float]:
         """Counters and gauges, for `metrics.served`; callable from any thread."""
-        return {**self.counts, **self.gauges()}
+        denied = self._gate.samples() if self._gate is not None else {}
+        return {**self.counts, **self.gauges(), **denied}
 
     # --- a turn ------------------------------------------------------------------------------------------------------
 
@@ -146,6 +153,7 @@ class JoinServer:
             self._join(messages, now, wall)
         else:
             self.counts["deferred_total",] += len(messages)
+        self._renew_keys()
         self._serve_consumers(now)
         self._forget()
 
@@ -159,6 +167,14 @@ class JoinServer:
         except LedgerError as error:
             self.counts["ledger_failures_total",] += 1
             self._log(now, "the ledger cannot be deleted from", error)
+
+    def _renew_keys(self) -> None:
+        """The broker's newest line file says whose keys count."""
+        if self._gate is None:
+            return
+        line = self._rulebook.newest
+        self._gate.renew(line.security if line is not None else None)
+        self._gate.tend()
 
     def _tell_silence(self, now: float) -> None:
         match self._silence.turn(self._doors.heard, now):

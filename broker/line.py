@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import tomli_w
@@ -123,6 +123,29 @@ class Recorder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     disk: Annotated[int, Meta(ge=1, le=1 << 30)] = 2048
 
 
+#: What the text of a key looks like: 32 bytes as 40 characters.
+Z85: Final = r"[0-9A-Za-z.:+=^!/*?&<>()\[\]{}@%$#-]{40}"
+#: What the owner of a key is: it decides which sockets let it in (`broker/security.py`).
+Role = Literal["broker", "join", "recorder", "worker", "camera", "consumer", "operator"]
+PublicKey = Annotated[str, Meta(pattern=rf"^{Z85}\Z", description="a public key: 40 characters, as in the .key file")]
+
+
+class KeyEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key that may come in: its public half, what its owner is, and for a camera's the names that it may use."""
+
+    role: Role
+    public: PublicKey
+    cameras: list[Name] = field(default_factory=list)
+
+
+class Security(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """With this table every socket of the line is CURVE. `folder`: where a machine keeps its secret keys, relative to
+    the line file; `keys`: all keys of the line, by name."""
+
+    folder: str = "keys"
+    keys: dict[Name, KeyEntry]
+
+
 class Line(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole line. Tables are keyed by name; every camera has a station and a route."""
 
@@ -135,6 +158,7 @@ class Line(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits: Limits = field(default_factory=Limits)
     ledger: Ledger = field(default_factory=Ledger)
     recorder: Recorder = field(default_factory=Recorder)
+    security: Security | None = None
 
     def route(self, camera: str) -> tuple[list[str], list[str]]:
         """(models that see the camera's frames, those of them that must have looked). KeyError: no such camera."""
@@ -269,7 +293,7 @@ def _differences(path: document.KeyPath, before: dict[str, Any], after: dict[str
 def _reloadable(path: document.KeyPath) -> bool:
     """Only what the broker and the join look up for each new frame can change while the line runs."""
     match path:
-        case ("stations" | "routes", *_) | ("cameras" | "models", _) | ("limits", "window"):
+        case ("stations" | "routes", *_) | ("security", "keys", *_) | ("cameras" | "models", _) | ("limits", "window"):
             return True
         case ("cameras", _, "station" | "policy" | "deadline") | ("models", _, "file" | "sha256"):
             return True

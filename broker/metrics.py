@@ -50,6 +50,8 @@ CATALOGUE: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "open_bytes": ("Payload bytes of all open frames.", ()),
     "unacked_items": ("Items that the join has not committed.", ()),
     "join_up": ("1 while a join is known.", ()),
+    # broker, join, recorder: with [security]
+    "denied_total": ("Connections and messages of peers that may not come in.", ("reason",)),
     # join
     "joined_total": ("Frames published, by outcome.", ("camera", "outcome")),
     "verdicts_total": ("Verdicts of frames by station.", ("station", "verdict")),

@@ -7,7 +7,8 @@ from typing import Any
 
 import zmq
 
-from broker import wire
+from broker import curve, wire
+from broker.curve import Credentials
 
 
 class Unanswered(Exception):
@@ -15,11 +16,15 @@ class Unanswered(Exception):
 
 
 class Operator:
-    """Asks the broker at `control`, waiting at most `timeout` seconds for each answer. Used by one thread."""
+    """Asks the broker at `control`, waiting at most `timeout` seconds for each answer. Used by one thread.
 
-    def __init__(self, control: str, timeout: float = 5.0) -> None:
+    `credentials`: for a broker that asks for keys.
+    """
+
+    def __init__(self, control: str, timeout: float = 5.0, credentials: Credentials | None = None) -> None:
         self.control = control
         self._timeout = timeout
+        self._credentials = credentials
 
     def __enter__(self) -> Operator:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -36,6 +41,7 @@ class Operator:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
         self._socket.reconnect_ivl, self._socket.reconnect_ivl_max = 30, 500
+        curve.call(self._socket, self.control, self._credentials)
         self._socket.connect(self.control)
 
     def ask(self, message: wire.Message) -> Any:
@@ -47,5 +53,8 @@ class Operator:
         if not self._socket.poll(round(self._timeout * 1000)):
             self._socket.close(0)
             self._connect()
-            raise Unanswered(f"no answer within {self._timeout:g} s from {self.control}: is the broker running?")
+            raise Unanswered(
+                f"no answer within {self._timeout:g} s from {self.control}: is the broker running? "
+                "Where it asks for keys: is this operator's listed?"
+            )
         return wire.decode_message(self._socket.recv_multipart())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -13,8 +14,11 @@ import msgspec
 import zmq
 from msgspec import Struct
 
-from broker import log, wire
+from broker import curve, log, wire
+from broker.curve import Credentials
+from broker.gate import Gate
 from broker.recorder import Counts, Recorder
+from broker.rereading import Rereading
 from broker.wire import Ask, Copy, Key, Message, Picture, Verdict, WireError
 
 logger = log.get(__name__)
@@ -46,6 +50,8 @@ class RecorderServer:
 
     `copies` is the broker's endpoint, `live` the join's; `pictures` is bound here. `memory` and `disk` in MB; `keep`:
     verdicts whose pictures are stored. `context`: to be shared by all who meet over inproc; by default an own one.
+    `gate` asks consumers for a key, `broker` and `join` are what those two ask for; `reread`: the line file, whose keys
+    hold when it changed.
     """
 
     def __init__(
@@ -59,7 +65,15 @@ class RecorderServer:
         disk: int,
         keep: Collection[str],
         context: Context | None = None,
+        gate: Gate | None = None,
+        broker: Credentials | None = None,
+        join: Credentials | None = None,
+        reread: Rereading | None = None,
     ) -> None:
+        self._gate = gate
+        self._broker = broker
+        self._join = join
+        self._reread = reread
         self.counts: Counts = Counter()
         self.ready = threading.Event()
         self._endpoints = copies, live, pictures
@@ -85,22 +99,31 @@ class RecorderServer:
 
     def samples(self) -> dict[tuple[str, ...], float]:
         """Counters and gauges, for `metrics.served`; callable from any thread."""
-        return {**self.counts, **self._recorder.gauges()}
+        denied = self._gate.samples() if self._gate is not None else {}
+        return {**self.counts, **self._recorder.gauges(), **denied}
 
     def _open(self, stack: contextlib.ExitStack) -> None:
         context = self._context or stack.enter_context(zmq.Context())
         copies, live, pictures = self._endpoints
+        if self._gate is not None:
+            stack.callback(self._gate.close)
+            self._gate.open(context)
         self._pictures = stack.enter_context(context.socket(zmq.ROUTER))
         self._pictures.setsockopt(zmq.LINGER, 0)
         self._pictures.setsockopt(zmq.SNDHWM, 16)
         self._pictures.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)
+        self._pictures.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+        if self._gate is not None:
+            self._gate.door(self._pictures, pictures, "pictures")
         self._pictures.bind(pictures)
         self._copies = stack.enter_context(context.socket(zmq.PULL))
         self._copies.setsockopt(zmq.RCVHWM, COPIES_WAITING)
+        curve.call(self._copies, copies, self._broker)
         self._copies.connect(copies)
         self._live = stack.enter_context(context.socket(zmq.SUB))
         self._live.setsockopt(zmq.RCVHWM, 10_000)
         self._live.subscribe(b"frame/")
+        curve.call(self._live, live, self._join)
         self._live.connect(live)
         self._poller = zmq.Poller()
         for socket in (self._copies, self._live, self._pictures):
@@ -108,12 +131,21 @@ class RecorderServer:
 
     def _turn(self) -> None:
         self._poller.poll(LONGEST_WAIT)
+        self._renew_keys()
         for segments in _waiting(self._copies, BURST["copies"]):
             self._checked(self._take_copy, segments)
         for segments in _waiting(self._live, BURST["live"]):
             self._checked(self._take_verdict, segments)
         for segments in _waiting(self._pictures, BURST["pictures"]):
-            self._checked(self._answer, segments)
+            if self._gate is None or self._gate.who(self._pictures, segments[0]) is not None:
+                self._checked(self._answer, segments)
+
+    def _renew_keys(self) -> None:
+        if self._gate is None:
+            return
+        line = self._reread.changed(time.monotonic()) if self._reread is not None else None
+        self._gate.renew(line.security if line is not None else None)
+        self._gate.tend()
 
     def _checked(self, handle: Any, segments: list[zmq.Frame]) -> None:
         try:

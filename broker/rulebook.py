@@ -34,6 +34,11 @@ class Rulebook:
             del self._lines[next(iter(self._lines))]
         self._rules.clear()
 
+    @property
+    def newest(self) -> Line | None:
+        """The line file that the broker told of last; before, the join's own."""
+        return self._newest
+
     def line(self, digest: str) -> Line | None:
         found = self._lines.get(digest)
         if found is None:

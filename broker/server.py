@@ -13,11 +13,12 @@ from typing import Any, Final
 import psutil
 import zmq
 
-from broker import desk, log, wire
+from broker import desk, gauges, log, wire
 from broker import line as line_file
 from broker.bucket import Bucket
 from broker.courier import Courier
 from broker.doors import Doors
+from broker.gate import Gate
 from broker.line import Line, LineError
 from broker.memory import Memory
 from broker.pace import Pace
@@ -64,7 +65,8 @@ class BrokerServer:
 
     `context`: to be shared by all who meet over inproc; by default the server has its own.
     `text`: the line file's text as the join shall get it; made from `line` by default. `versions`: model -> sha256 of
-    the version that is wanted.
+    the version that is wanted. `gate`: asks everybody for a key
+    (CURVE); it needs a context of its own.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class BrokerServer:
         context: zmq.Context[Socket] | None = None,
         quarantine: Path | None = None,
         versions: Mapping[str, str] = MappingProxyType({}),
+        gate: Gate | None = None,
     ) -> None:
         self.line = line
         self.text = line_file.to_toml(line) if text is None else text
@@ -82,7 +85,8 @@ class BrokerServer:
         self.epoch = secrets.token_hex(6)
         self.router = Router(line, self.digest, self.epoch, time.monotonic())
         self.router.dispatcher.want(versions)
-        self.doors = Doors(line, context)
+        self.gate = gate
+        self.doors = Doors(line, context, gate)
         self.courier = Courier(self.doors, self.router)
         self.quarantine = Quarantine(quarantine)
         self.ready = threading.Event()
@@ -92,6 +96,7 @@ class BrokerServer:
         self._lines = Bucket(LINES, LINES_AT_ONCE)
         self._reloads = Bucket(RELOADS, RELOADS_AT_ONCE)
         self._process = psutil.Process()
+        self._ready_from: dict[str, str] = {}  # session -> public key, of this turn's READYs
         self._should_stop = threading.Event()
 
     def stop(self) -> None:
@@ -132,6 +137,8 @@ class BrokerServer:
             self.router.connected(session)
         self.router.end_turn(time.monotonic())
         self._carry_out()
+        if self.gate is not None:
+            self.gate.tend()
         self._pace.turned(began, messages)
         if began >= self._look_at:
             self._look_at = began + LOOK_EVERY
@@ -166,6 +173,10 @@ class BrokerServer:
         deadline = self.router.next_deadline(now + LONGEST_WAIT)
         return LONGEST_WAIT if deadline is None else max(0.0, deadline - now)
 
+    def samples(self) -> dict[tuple[str, ...], float]:
+        """Counters and gauges, for `metrics.served`; callable from any thread."""
+        return {**gauges.samples(self.router), **(self.gate.samples() if self.gate is not None else {})}
+
     # --- receiving ---------------------------------------------------------------------------------------------------
 
     def _drain(self, socket: Socket, handle: Handler, refuse: Callable[[bytes, WireError], None]) -> int:
@@ -180,6 +191,8 @@ class BrokerServer:
                 return taken
             segments = _segments(socket)
             try:
+                if self.gate is not None and self.gate.who(socket, segments[0]) is None:
+                    continue
                 if len(segments) < 2:
                     raise WireError("segments", f"{len(segments)} segments, at least 2 expected")
                 handle(identity, wire.decode(segments[0].bytes, segments[1].buffer), segments)
@@ -189,6 +202,8 @@ class BrokerServer:
 
     def _from_camera(self, identity: bytes, message: Any, segments: list[zmq.Frame]) -> None:
         now = time.monotonic()
+        if self.gate is not None and not self._is_own_name(identity, message, segments[0]):
+            return
         if type(message) is not wire.Frame:
             self.router.from_camera(now, identity, message)
             return
@@ -196,7 +211,21 @@ class BrokerServer:
         head = payload if isinstance(payload, bytes) else payload.buffer
         self.router.frame(now, identity, message, payload, head, size)
 
-    def _from_worker(self, identity: bytes, message: Any, _: list[zmq.Frame]) -> None:
+    def _is_own_name(self, identity: bytes, message: Any, segment: zmq.Frame) -> bool:
+        """Whether the key behind `segment` may speak as the camera that the message names; if not, it is told."""
+        assert self.gate is not None
+        key = getattr(message, "key", None)
+        camera = key.camera if key is not None else getattr(message, "camera", None)
+        if camera is None:
+            return True
+        if self.gate.may_be(self.gate.who(self.doors.frontend, segment) or "", camera):
+            return True
+        self.router.admission.refuse(identity, "forbidden", f"camera {camera[:64]!r}", key)
+        return False
+
+    def _from_worker(self, identity: bytes, message: Any, segments: list[zmq.Frame]) -> None:
+        if self.gate is not None and type(message) is wire.Ready:
+            self._ready_from[message.session] = self.gate.who(self.doors.backend, segments[0]) or ""
         self.router.from_worker(time.monotonic(), identity, message)
 
     def _from_join(self, identity: bytes, message: Any, _: list[zmq.Frame]) -> None:
@@ -224,6 +253,7 @@ class BrokerServer:
             self.quarantine.keep(model, header, payload)
         self.courier.deliver(self.text, self.digest)
         outbox.clear()
+        self._ready_from.clear()
 
     def _tell_closed(self, session: Session) -> None:
         if self._may_log():
@@ -233,7 +263,7 @@ class BrokerServer:
 
     def _open_session(self, session: Session) -> None:
         try:
-            port = self.doors.open_session(session)
+            port = self.doors.open_session(session, self._ready_from.get(session.id, ""))
         except zmq.ZMQError as error:
             if self._may_log():
                 ports = self.line.endpoints.sessions
@@ -247,13 +277,15 @@ class BrokerServer:
 
     def _control(self) -> None:
         socket = self.doors.control
-        identity, *segments = socket.recv_multipart()
+        identity, *frames = socket.recv_multipart(copy=False)
+        if self.gate is not None and self.gate.who(socket, frames[0]) is None:
+            return
         try:
-            answer = self._answer(wire.decode_message(segments))
+            answer = self._answer(wire.decode_message([frame.bytes for frame in frames]))
         except WireError as error:
             self.router.counts["refused_total", error.reason] += 1
             return
-        self.courier.send(socket, identity, answer)
+        self.courier.send(socket, identity.bytes, answer)
 
     def _answer(self, message: wire.Message) -> wire.Message:
         match message:
@@ -285,6 +317,8 @@ class BrokerServer:
             return [], refused
         self.line, self.text, self.digest = line, text, line_file.digest(text)
         self.router.reload(line, self.digest, versions)
+        if self.gate is not None:
+            self.gate.renew(line.security)
         logger.info("line file reloaded", digest=self.digest, changes=allowed)
         return allowed, []
 

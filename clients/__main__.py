@@ -12,6 +12,7 @@ from rich.console import Console
 
 from broker import log
 from broker.ending import when_asked_to_end
+from broker.keyring import Keyring
 from broker.line import Endpoints
 from clients import publish
 from clients.camera import ENDPOINT
@@ -38,6 +39,14 @@ RunOption = Annotated[
 ReportOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write counts and latencies as JSON at the end.")
 ]
+KeyOption = Annotated[
+    Path | None, typer.Option("--key", metavar="FILE", help="Own secret key; default: from the line file's folder.")
+]
+BrokerKey = Annotated[str, typer.Option("--broker-key", metavar="KEY", help="The broker's public key, or its file.")]
+JoinKey = Annotated[str, typer.Option("--join-key", metavar="KEY", help="The join's public key, or its file.")]
+RecorderKey = Annotated[
+    str, typer.Option("--recorder-key", metavar="KEY", help="The recorder's public key, or its file; for --save.")
+]
 JsonLog = Annotated[bool, typer.Option("--json-log", help="Log JSON lines.")]
 LevelOption = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
 
@@ -56,6 +65,8 @@ def camera(
     run: RunOption = "",
     line: LineOption = None,
     report: ReportOption = None,
+    key: KeyOption = None,
+    broker_key: BrokerKey = "",
     json_log: JsonLog = False,
     log_level: LevelOption = "info",
 ) -> None:
@@ -85,7 +96,7 @@ def camera(
     log.configure(json=json_log, level=log_level, process=f"camera {name}")
     described = publish.load(line)
     entry = publish.entry(described, line, name)
-    ready = publish.camera(name, entry, described, broker, policy, deadline)
+    ready = publish.camera(name, entry, Keyring(described, line, key), broker, policy, deadline, broker_key)
     with publish.usage_errors():
         opened = open_source(
             source or publish.beside(line, entry.source),
@@ -113,6 +124,8 @@ def replay(
     run: RunOption = "",
     line: LineOption = None,
     report: ReportOption = None,
+    key: KeyOption = None,
+    broker_key: BrokerKey = "",
     json_log: JsonLog = False,
     log_level: LevelOption = "info",
 ) -> None:
@@ -136,7 +149,7 @@ def replay(
     log.configure(json=json_log, level=log_level, process=f"camera {name}")
     described = publish.load(line)
     entry = publish.entry(described, line, name)
-    ready = publish.camera(name, entry, described, broker, policy, deadline)
+    ready = publish.camera(name, entry, Keyring(described, line, key), broker, policy, deadline, broker_key)
     with publish.usage_errors():
         source = PictureFiles(find(recorded, camera, pictures), rate or 0.0, loop)
     raise typer.Exit(publish.run(Feed(ready, source, frames=frames, run=run), report))
@@ -165,6 +178,9 @@ def watch(
     catchup: Annotated[str, typer.Option(metavar="ENDPOINT", help="The join's catch-up.")] = "",
     pictures: Annotated[str, typer.Option(metavar="ENDPOINT", help="The recorder's pictures.")] = "",
     line: LineOption = None,
+    key: KeyOption = None,
+    join_key: JoinKey = "",
+    recorder_key: RecorderKey = "",
     json_log: JsonLog = False,
     log_level: LevelOption = "info",
 ) -> None:
@@ -203,6 +219,11 @@ def watch(
     with publish.usage_errors():
         stored = mark.load() if mark is not None else None
     begin = None if since is None else Position("", since)
+    ring = Keyring(described, line, key)
+    with publish.usage_errors():
+        to_join = ring.credentials("consumer", "join", join_key)
+        wanted = save is not None  # without pictures the recorder's key need not be known
+        to_recorder = ring.credentials("consumer", "recorder", recorder_key) if wanted else None
     results = Results(
         live or ends.live,
         catchup=catchup or ends.catchup,
@@ -210,8 +231,9 @@ def watch(
         stations=station or (),
         since=stored or begin,
         timeout=SLICE,
+        credentials=to_join,
     )
-    recorder = Pictures(pictures or ends.pictures)
+    recorder = Pictures(pictures or ends.pictures, credentials=to_recorder)
     saver = Saver(save, recorder) if save is not None else None
     console = Console(highlight=False)
     view = JsonLines(sys.stdout.buffer) if json else Board(console) if console.is_terminal else Lines(sys.stdout)

@@ -21,6 +21,7 @@ import zmq
 from numpy.typing import NDArray
 
 from broker import log, silence
+from broker.curve import Credentials
 from broker.wire import Encoding, Key, Policy
 from clients.dealer import Context
 from clients.encoding import JPEG_QUALITY, Encoded, encode_image
@@ -54,6 +55,7 @@ class Camera:
     `deadline`: seconds from capture in which the answer is due. `window`: unsettled frames held at most. `quality`: of
     JPEGs made from arrays. `context`: a ZeroMQ context to share (inproc); by default the camera has its own.
     `patience`: seconds without an answer after which the log says that no broker answers.
+    `credentials`: for a broker that asks for keys.
     `on_settled(key, outcome, seconds)` is called for each frame that ends, with the seconds since its capture; outcome
     is `complete`, `incomplete`, `rejected: <reason>` or `lost: <reason>`. `on_accepted(key)` is called before it, once
     the ledger has the frame: from then on it ends in a joined result even if this process dies. (It is left out where
@@ -74,6 +76,7 @@ class Camera:
         on_settled: Callable[[Key, str, float], None] | None = None,
         patience: float = silence.LIMIT,
         on_accepted: Callable[[Key], None] | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         if not _NAME.fullmatch(name):
             raise CameraError(f"camera name {name!r}: small letters, digits, '_', '.' and '-' are allowed, up to 64")
@@ -86,6 +89,7 @@ class Camera:
         self.deadline = deadline
         self.quality = quality
         self.patience = patience
+        self._credentials = credentials
         self._context = context
         self._on_settled = on_settled
         self._on_accepted = on_accepted
@@ -107,7 +111,14 @@ class Camera:
         if context is None:
             context = self._own_context = zmq.Context()
         self._link = Link(
-            self.endpoint, context, self._holder, self._changed, self._ended, self.patience, self._accepted
+            self.endpoint,
+            context,
+            self._holder,
+            self._changed,
+            self._ended,
+            self.patience,
+            self._accepted,
+            self._credentials,
         )
         try:
             self._link.start()

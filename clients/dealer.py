@@ -10,6 +10,8 @@ from typing import Any, Final
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from broker import curve
+from broker.curve import Credentials
 from broker.wire import COPY_THRESHOLD, encode
 from clients.held import Outgoing
 
@@ -30,7 +32,8 @@ class Dealer:
     _socket: zmq.Socket[bytes]
     _monitor: zmq.Socket[bytes] | None
 
-    def __init__(self, endpoint: str, context: Context, frames: int) -> None:
+    def __init__(self, endpoint: str, context: Context, frames: int, credentials: Credentials | None = None) -> None:
+        self._credentials = credentials
         self.endpoint = endpoint
         self._context = context
         self._frames = frames
@@ -49,6 +52,7 @@ class Dealer:
         self._monitor = None
         try:
             self._configure(self._socket)
+            curve.call(self._socket, self.endpoint, self._credentials)
             # inproc has no connection events and never reconnects: see `revive`.
             if not self.endpoint.startswith("inproc:"):
                 self._monitor = self._socket.get_monitor_socket(_EVENTS)

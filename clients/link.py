@@ -14,6 +14,7 @@ from collections.abc import Callable
 import zmq
 
 from broker import log, silence
+from broker.curve import Credentials
 from broker.silence import Silence, Word
 from broker.wire import Key, WireError, decode_message
 from clients.dealer import Context, Dealer
@@ -41,6 +42,7 @@ class Link:
         on_ended: Callable[[list[Ended]], None],
         patience: float = silence.LIMIT,
         on_accepted: Callable[[list[Key]], None] = lambda keys: None,
+        credentials: Credentials | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.failure = ""
@@ -49,7 +51,7 @@ class Link:
         self._on_ended = on_ended
         self._on_accepted = on_accepted
         self._silence = Silence(patience)
-        self._dealer = Dealer(endpoint, context, holder.window)
+        self._dealer = Dealer(endpoint, context, holder.window, credentials)
         self._thread = threading.Thread(target=self._run, name=f"camera {holder.camera}", daemon=True)
         self._opened = threading.Event()
         self._should_stop = False

@@ -8,7 +8,8 @@ from typing import Any, Final, NamedTuple, Self
 
 import zmq
 
-from broker import wire
+from broker import curve, wire
+from broker.curve import Credentials
 from broker.wire import Ask, Encoding, Key, Picture, WireError
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -30,7 +31,8 @@ class Shown(NamedTuple):
 class Pictures:
     """Asks the recorder at `endpoint` for pictures by frame key. Belongs to the thread that calls `get`."""
 
-    def __init__(self, endpoint: str, context: Context | None = None) -> None:
+    def __init__(self, endpoint: str, context: Context | None = None, credentials: Credentials | None = None) -> None:
+        self._credentials = credentials
         self.malformed = 0
         self._endpoint = endpoint
         self._given = context
@@ -80,6 +82,7 @@ class Pictures:
             self._socket.linger = 0
             self._socket.reconnect_ivl = 30
             self._socket.reconnect_ivl_max = 500
+            curve.call(self._socket, self._endpoint, self._credentials)
             self._socket.connect(self._endpoint)
         return self._socket
 

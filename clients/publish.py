@@ -12,6 +12,8 @@ import typer
 
 from broker import line as line_file
 from broker.ending import when_asked_to_end
+from broker.keyring import Keyring
+from broker.keys import KeysError
 from broker.line import CameraEntry, Endpoints, Line, LineError
 from broker.wire import Policy
 from clients.bookmark import BookmarkError
@@ -27,7 +29,7 @@ def usage_errors() -> Iterator[None]:
     """What cannot be understood ends the process with the reason and exit code 2."""
     try:
         yield
-    except (LineError, SourceError, CameraError, BookmarkError) as error:
+    except (LineError, SourceError, CameraError, BookmarkError, KeysError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
 
@@ -57,17 +59,29 @@ def beside(line: Path | None, source: str) -> str:
 
 
 def camera(
-    name: str, entry: CameraEntry, line: Line | None, broker: str, policy: str, deadline: float | None
+    name: str,
+    entry: CameraEntry,
+    ring: Keyring,
+    broker: str,
+    policy: str,
+    deadline: float | None,
+    broker_key: str = "",
 ) -> Camera:
     """The camera that flags and line file describe, not open yet; flags go before the file."""
     chosen = policy or entry.policy
-    ends = line.endpoints if line is not None else Endpoints()
+    ends = ring.line.endpoints if ring.line is not None else Endpoints()
     with usage_errors():
         if chosen not in ("inspect", "monitor"):
             raise CameraError(f"policy {chosen!r}: inspect or monitor")
         kind: Policy = "monitor" if chosen == "monitor" else "inspect"
         limit = entry.deadline if deadline is None else deadline
-        return Camera(name, endpoint=broker or ends.frontend, policy=kind, deadline=limit)
+        return Camera(
+            name,
+            endpoint=broker or ends.frontend,
+            policy=kind,
+            deadline=limit,
+            credentials=ring.credentials("camera", "broker", broker_key, camera=name),
+        )
 
 
 def run(feed: Feed, report: Path | None) -> int:

@@ -11,6 +11,7 @@ REFUSALS: Final = {
     "unknown_camera": "its line file has no such camera: add [cameras.{name}], or use a name that it has",
     "policy_mismatch": "its line file gives this camera another policy than {policy!r}",
     "key_conflict": "another process publishes under this name: stop it, or use another name",
+    "forbidden": "its key may not use this name: the line file's [security.keys] says which key is whose",
     "protocol": f"it does not speak protocol {PROTOCOL}: install the same release on both sides",
     "too_many_cameras": "it serves as many cameras as its line file's limits.cameras allows",
 }

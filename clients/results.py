@@ -12,7 +12,8 @@ from typing import Any, Final, Self
 import msgspec
 import zmq
 
-from broker import wire
+from broker import curve, wire
+from broker.curve import Credentials
 from broker.wire import End, Entry, Gone, Page, Published, Since, WireError
 from clients.cursor import Cursor, Position, Step
 from clients.errors import ClientError
@@ -77,6 +78,7 @@ class Results:
         since: Position | None = None,
         timeout: float | None = None,
         context: Context | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         topics = [*(f"frame/{camera}/" for camera in cameras), *(f"part/{station}/" for station in stations)]
         self.malformed = 0
@@ -87,6 +89,7 @@ class Results:
         self._topics = topics
         self._timeout = timeout
         self._context = context
+        self._credentials = credentials
         self._from_now = since is None
         self._cursor = Cursor(topics, since)
         self._stack: contextlib.ExitStack | None = None
@@ -254,6 +257,7 @@ class Results:
             socket.rcvhwm = WAITING
             for topic in self._topics or [""]:
                 socket.subscribe(topic)
+        curve.call(socket, endpoint, self._credentials)
         socket.connect(endpoint)
         return socket
 

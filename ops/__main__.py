@@ -12,10 +12,12 @@ from broker import line as line_file
 from broker.line import Line, LineError
 from ops.bench import app as bench
 from ops.chaos.command import chaos
+from ops.keys import app as keys
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 app.add_typer(bench, name="bench")
 app.command()(chaos)
+app.add_typer(keys, name="keys")
 
 
 def _version(asked: bool) -> None:
@@ -47,13 +49,16 @@ def up(
     line: LineFile,
     json: Annotated[bool, typer.Option("--json", help="Log JSON lines; no table.")] = False,
     table: Annotated[bool, typer.Option("--table/--no-table", help="Show the live table (or status lines).")] = True,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let other machines connect although nobody is asked for a key.")
+    ] = False,
 ) -> None:
     """Run all processes of a line on this machine, start again what dies, and end in order at Ctrl-C.
 
     Runs join, broker, recorder, the workers of every model that has a file, and every camera that has a source.
     Ctrl-C ends the cameras first, so that what is in flight settles; a second one ends everything at once. The log and
     the table go to standard error. Exit code 1 if an endpoint is taken or a process had to be killed, 2 for a line file
-    that cannot be used.
+    that cannot be used, whose keys are not here, or that lets other machines in without keys (docs/security.md).
 
     Examples:
 
@@ -65,12 +70,12 @@ def up(
     from ops import up as command
 
     described = _load(line)
-    if problems := inputs.missing(described, line):
+    if problems := [*inputs.missing(described, line), *inputs.unsafe(described, line, insecure=insecure)]:
         raise _usage("\n".join(problems))
     if checks := ports.unusable(described):
         typer.echo(ports.refusal(checks, line), err=True)
         raise typer.Exit(1)
-    raise typer.Exit(command.run(described, line, json=json, live=table))
+    raise typer.Exit(command.run(described, line, json=json, live=table, insecure=insecure))
 
 
 @app.command("rolling-restart")
@@ -99,14 +104,19 @@ def rolling_restart(
     """
     from json import dumps
 
+    from broker.keyring import Keyring
+    from broker.keys import KeysError
     from broker.operator import Operator, Unanswered
     from ops.rolling import Rolling, RollingError
 
     described = _load(line)
     try:
-        with Operator(control or described.endpoints.control) as operator:
+        credentials = Keyring(described, line, None).credentials("operator", "broker")
+        with Operator(control or described.endpoints.control, credentials=credentials) as operator:
             rolling = Rolling(operator, described, line, timeout=timeout, say=lambda text: typer.echo(text, err=True))
             done = rolling.run(model or [], stand_in=stand_in)
+    except KeysError as error:
+        raise _usage(str(error)) from None
     except (RollingError, Unanswered) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

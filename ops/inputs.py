@@ -1,14 +1,18 @@
-"""What a line reads on this machine, model files and cameras' sources: which of it is not there. No restart helps."""
+"""What a line reads on this machine, model files, cameras' sources, keys: which is not there. No restart helps."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from broker import security
 from broker.document import dotted
-from broker.line import CameraEntry, Line, Model
+from broker.keyring import Keyring
+from broker.keys import KeysError
+from broker.line import CameraEntry, Line, Model, Role
 from clients import publish
 from clients.errors import SourceError
 from clients.sources import open_source
+from ops.ports import BOUND
 from workers.engine.fake import PREFIX
 
 
@@ -19,6 +23,29 @@ def missing(line: Line, path: Path) -> list[str]:
         **{("cameras", name, "source"): source_problem(entry, path) for name, entry in line.cameras.items()},
     }
     return [f"{path}: {dotted(key)}: {problem}" for key, problem in found.items() if problem]
+
+
+def unsafe(line: Line, path: Path, *, insecure: bool) -> list[str]:
+    """What keeps a line with [security] from its keys, or one without from the network. `insecure`: it may be open."""
+    if line.security is not None:
+        return [f"{path}: {problem}" for problem in _without_key(line, path)]
+    ends = {name: getattr(line.endpoints, name) for name in BOUND}
+    found = {} if insecure else security.exposed(ends)
+    return [f"{path}: {security.refusal(found)}"] if found else []
+
+
+def _without_key(line: Line, path: Path) -> list[str]:
+    """A problem for each process of this machine that would not find its secret key."""
+    here: list[tuple[Role, str]] = [("broker", ""), ("join", ""), ("recorder", "")]
+    here += [("worker", "")] if any(model.file for model in line.models.values()) else []
+    here += [("camera", name) for name, entry in line.cameras.items() if entry.source]
+    problems = []
+    for role, camera in here:
+        try:
+            Keyring(line, path, None).certificate(role, camera)
+        except KeysError as error:
+            problems.append(str(error))
+    return problems
 
 
 def model_problem(model: Model, path: Path) -> str:

@@ -22,17 +22,19 @@ FLUSH: Final = 5.0
 _BROKER, _JOIN, _RECORDER, _WORKERS = range(4)
 
 
-def specs(line: Line, path: Path) -> list[Spec]:
-    """Every process of the line file at `path` that runs on this machine: models with a file, cameras with a source."""
-    return [*services(line, path), *workers(line, path), *cameras(line, path)]
+def specs(line: Line, path: Path, *, insecure: bool = False) -> list[Spec]:
+    """Every process of the line file at `path` that runs on this machine: models with a file, cameras with a source.
+    `insecure`: other machines may connect although nobody is asked for a key."""
+    return [*services(line, path, insecure=insecure), *workers(line, path), *cameras(line, path)]
 
 
-def services(line: Line, path: Path) -> list[Spec]:
+def services(line: Line, path: Path, *, insecure: bool = False) -> list[Spec]:
     """Join, broker and recorder."""
+    options = ("--insecure",) if insecure else ()
     return [
-        _spec("join", Stage.JOIN, ("broker", "join"), path, metrics=_port(line, _JOIN)),
-        _spec("broker", Stage.BROKER, ("broker", "start"), path, metrics=_port(line, _BROKER)),
-        _spec("recorder", Stage.RECORDER, ("broker", "recorder"), path, metrics=_port(line, _RECORDER)),
+        _spec("join", Stage.JOIN, ("broker", "join"), path, *options, metrics=_port(line, _JOIN)),
+        _spec("broker", Stage.BROKER, ("broker", "start"), path, *options, metrics=_port(line, _BROKER)),
+        _spec("recorder", Stage.RECORDER, ("broker", "recorder"), path, *options, metrics=_port(line, _RECORDER)),
     ]
 
 

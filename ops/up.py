@@ -37,9 +37,9 @@ def warnings(line: Line, found: Mapping[str, Facts]) -> list[str]:
     return [*refused, *(one.text for one in unknown if not one.doubtful)]
 
 
-def run(line: Line, path: Path, *, json: bool = False, live: bool = True) -> int:
+def run(line: Line, path: Path, *, json: bool = False, live: bool = True, insecure: bool = False) -> int:
     """Run the line file at `path` until the operator ends it. Returns the exit code: 1 if one had to be killed."""
-    specs = plan.specs(line, path)
+    specs = plan.specs(line, path, insecure=insecure)
     screen = Screen(Console(stderr=True), [spec.name for spec in specs], lambda: read(fleet), json=json, live=live)
     fleet = Fleet(specs, screen, held=[Stage.CAMERA])
     ledger = path.parent / line.ledger.path

@@ -25,7 +25,7 @@ from ops.bench.overload import Load, Overload, fairness
 from ops.bench.plot import draw
 from ops.bench.report import worker_table
 from ops.bench.soak import Record, Series, Soak, slope
-from ops.bench.trial import Latency, Measurement, Settings, Subject, Trial, rectangle, run_trial
+from ops.bench.trial import LINES, Latency, Measurement, Settings, Subject, Trial, rectangle, run_trial
 from ops.bench.worker import Workload, make_cases, run_case
 from workers import tiny
 
@@ -88,15 +88,23 @@ def test_crew_leaves_no_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("subject", "transport"),
-    [("raw", "tcp"), ("proxy", "ipc"), ("tight", "tcp"), ("broker", "tcp"), ("broker", "ipc")],
+    [
+        ("raw", "tcp"),
+        ("proxy", "ipc"),
+        ("tight", "tcp"),
+        ("broker", "tcp"),
+        ("broker", "ipc"),
+        ("curve", "tcp"),
+        ("curve", "ipc"),
+    ],
 )
 @pytest.mark.parametrize(("size", "rate"), [(1_000, 0.0), (200_000, 100.0)])
 def test_trial_counts_what_arrives(subject: Subject, transport: str, size: int, rate: float) -> None:
     if transport == "ipc" and not zmq.has("ipc"):
         pytest.skip("libzmq was built without ipc")
-    trial = Trial(subject=subject, transport=transport, size=size, models=2 if subject == "broker" else 1, rate=rate)
+    trial = Trial(subject=subject, transport=transport, size=size, models=2 if subject in LINES else 1, rate=rate)
     measurement = run_trial(trial, TINY)
-    hops = {"raw": 1, "proxy": 2, "tight": 2, "broker": 3}[subject]
+    hops = {"raw": 1, "proxy": 2, "tight": 2, "broker": 3, "curve": 3}[subject]
     assert measurement.messages_per_s > 0
     assert measurement.tasks_per_s == pytest.approx(measurement.messages_per_s * trial.models)
     assert measurement.bytes_per_s == pytest.approx(measurement.messages_per_s * size * hops)
@@ -140,7 +148,7 @@ def test_bare_loop_counts_the_pictures_of_each_thread(tmp_path: Path) -> None:
 
 def measured(subject: Subject, messages: float, *, size: int = 1_000, models: int = 1, p50: float = 0.0) -> Measurement:
     trial = Trial(subject=subject, transport="tcp", size=size, models=models, rate=100.0 if p50 else 0.0)
-    hops = {"raw": 1, "proxy": 2, "tight": 2, "broker": 1 + models}[subject]
+    hops = {"raw": 1, "proxy": 2, "tight": 2, "broker": 1 + models, "curve": 1 + models}[subject]
     return Measurement(
         trial=trial,
         seconds=2.0,
@@ -240,6 +248,23 @@ def test_plan_alternates() -> None:
     subjects = [(trial.subject, trial.models, trial.rate) for trial in plan.trials()]
     turn = [("raw", 1), ("proxy", 1), ("tight", 1), ("broker", 1), ("broker", 3)]
     assert subjects == [(*one, 0.0) for one in 2 * turn] + [(*one, 100.0) for one in turn if one[0] != "tight"]
+
+
+def test_plan_puts_curve_beside_plain() -> None:
+    plan = Plan(sizes=[1_000], transports=["tcp"], models=[1], pairs=1, latency_rounds=1, curve=True)
+    turn = ["raw", "proxy", "tight", "broker", "curve", "raw", "proxy", "broker", "curve"]
+    assert [trial.subject for trial in plan.trials()] == turn
+
+
+def test_rows_say_what_curve_takes() -> None:
+    paced = measured("broker", 100.0, p50=0.001), measured("curve", 100.0, p50=0.004)
+    (row,) = make_rows(collect(measured("broker", 100.0), measured("curve", 25.0), *paced))
+    assert row.curve_messages == 25.0
+    assert row.curve_ratio is not None
+    assert row.curve_ratio.median == pytest.approx(0.25)
+    assert (row.p50, row.curve_p50, row.curve_p99) == (0.001, 0.004, 0.008)
+    (plain,) = make_rows(collect(measured("broker", 100.0)))
+    assert (plain.curve_messages, plain.curve_ratio) == (None, None)
 
 
 # --- soak ------------------------------------------------------------------------------------------------------------

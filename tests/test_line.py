@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from broker.line import (
     CameraEntry,
     Endpoints,
+    KeyEntry,
     Ledger,
     Limits,
     Line,
@@ -24,6 +25,7 @@ from broker.line import (
     Recorder,
     Route,
     Rules,
+    Security,
     Station,
     changes,
     digest,
@@ -382,6 +384,8 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "`[limits]`": Limits,
     "`[ledger]`": Ledger,
     "`[recorder]`": Recorder,
+    "`[security]`": Security,
+    "`[security.keys.NAME]`": KeyEntry,
 }
 
 
@@ -401,7 +405,19 @@ def test_docs_name_every_key_with_its_default(heading: str) -> None:
 
 def test_the_example_of_the_docs_shows_every_key() -> None:
     written = set(re.findall(r"\w+(?= = )", example_of_the_docs()))
-    tables = {"stations", "cameras", "models", "routes", "endpoints", "limits", "ledger", "recorder", "rules"}
+    tables = {
+        "stations",
+        "cameras",
+        "models",
+        "routes",
+        "endpoints",
+        "limits",
+        "ledger",
+        "recorder",
+        "rules",
+        "security",
+        "keys",
+    }
     fields = {field.name for kind in TABLES.values() for field in msgspec.structs.fields(kind)}
     assert fields <= written | tables
 

@@ -217,7 +217,7 @@ class Rig:
             context.socket(zmq.PUB),
             context.socket(zmq.DEALER),
         )
-        ends = {name: endpoint(name) for name in ("copies", "live", "pictures")}
+        ends: dict[str, Any] = {name: endpoint(name) for name in ("copies", "live", "pictures")}
         for socket in (self.copies, self.live, self.asks):
             socket.linger = 0
         self.copies.bind(ends["copies"])

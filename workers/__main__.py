@@ -13,6 +13,8 @@ import typer
 from broker import line as line_file
 from broker import log
 from broker.ending import when_asked_to_end
+from broker.keyring import Keyring
+from broker.keys import KeysError
 from broker.line import Line, LineError
 from workers import heap, operate
 from workers.check import looked, show
@@ -20,6 +22,7 @@ from workers.errors import WorkersError
 from workers.flags import Flags, hints, model_options
 from workers.metrics import served
 from workers.model import Hints
+from workers.operate import BrokerKey, KeyOption
 from workers.worker import Worker, default_name
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -102,6 +105,8 @@ def start(
     mean: MeanOption = None,
     std: StdOption = None,
     fit: FitOption = None,
+    key: KeyOption = None,
+    broker_key: BrokerKey = "",
     metrics_port: Annotated[int, typer.Option(help="Prometheus port on loopback; 0: none.", min=0, max=65535)] = 0,
     json_log: Annotated[bool, typer.Option("--json-log", help="Log JSON lines.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
@@ -132,8 +137,12 @@ def start(
     )
     where = backend or (described.endpoints.backend if described is not None else line_file.Endpoints().backend)
     try:
+        credentials = Keyring(described, line, key).credentials("worker", "broker", broker_key)
+    except KeysError as error:
+        raise _fail(str(error), 2) from None
+    try:
         models = [model_options(word, flags, described, line.parent if line else Path()) for word in model]
-        _serve(Worker(backend=where, models=models, name=name, watchdog=True), metrics_port)
+        _serve(Worker(backend=where, models=models, name=name, watchdog=True, credentials=credentials), metrics_port)
     except WorkersError as error:
         logger.error("worker cannot go on", error=str(error))
         raise typer.Exit(1) from None

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import zmq
 
-from broker import log, silence
+from broker import curve, log, silence
+from broker.curve import Credentials
 from broker.silence import Silence
 from broker.wire import (
     BATCH_LIMIT,
@@ -68,7 +69,9 @@ class Control:
         metrics: Metrics,
         watchdog: Watchdog | None = None,
         patience: float = silence.LIMIT,
+        credentials: Credentials | None = None,
     ) -> None:
+        self._credentials = credentials
         self.stopping = threading.Event()
         self.hurry = threading.Event()
         #: After `run`: a thread did not end and was left behind.
@@ -116,6 +119,7 @@ class Control:
         dealer.reconnect_ivl, dealer.reconnect_ivl_max = 30, 500
         dealer.handshake_ivl = 2000
         dealer.heartbeat_ivl, dealer.heartbeat_timeout = 1000, 3000
+        curve.call(dealer, self._backend, self._credentials)
         try:
             dealer.connect(self._backend)
         except zmq.ZMQError as error:

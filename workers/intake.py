@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import zmq
 
-from broker import log
+from broker import curve, log
+from broker.curve import Credentials
 from broker.wire import HEADER_LIMIT, Job, WireError, decode
 from workers import image
 from workers.batch import Batches, Tally, Work
@@ -32,7 +33,15 @@ STOP: Final = b"stop"
 class Intake:
     """Owns the PULL of a session. `run` is the thread; `since` and `tally` are read by others."""
 
-    def __init__(self, runner: Runner, batches: Batches, metrics: Metrics, label: str) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        batches: Batches,
+        metrics: Metrics,
+        label: str,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self._credentials = credentials
         #: Monotonic instant at which the present job was received; None: none.
         self.since: float | None = None
         #: Progress of the registration whose jobs are pulled.
@@ -77,6 +86,7 @@ class Intake:
         pull.maxmsgsize = 4 * image.pixel_limit() + HEADER_LIMIT
         pull.reconnect_ivl = 30
         pull.reconnect_ivl_max = 500
+        curve.call(pull, endpoint, self._credentials)
         try:
             pull.connect(endpoint)
         except zmq.ZMQError as error:  # without its peer the broker never sends; it gives the session up

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from broker import line as line_file
+from broker.keyring import Keyring
+from broker.keys import KeysError
 from broker.line import Endpoints, LineError
 from broker.operator import Operator, Unanswered
 from broker.wire import List, Listed, SessionState, Stop, Stopped
@@ -26,6 +28,10 @@ SHORT: Final = 12
 LineOption = Annotated[Path | None, typer.Option("--line", help="The line file (TOML).", show_default=False)]
 ControlOption = Annotated[str, typer.Option(help="The broker's control endpoint; default: the line file's.")]
 ModelOption = Annotated[list[str] | None, typer.Option("--model", help="Sessions of this model; repeat.")]
+KeyOption = Annotated[
+    Path | None, typer.Option("--key", metavar="FILE", help="Own secret key; default: from the line file's folder.")
+]
+BrokerKey = Annotated[str, typer.Option("--broker-key", metavar="KEY", help="The broker's public key, or its file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -34,6 +40,8 @@ def listing(
     line: LineOption = None,
     control: ControlOption = "",
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the broker.")] = 5.0,
+    key: KeyOption = None,
+    broker_key: BrokerKey = "",
     as_json: JsonOption = False,
 ) -> None:
     """Show the sessions that are registered at the broker: worker, model, version, jobs in flight.
@@ -47,7 +55,7 @@ def listing(
       workers list --control tcp://10.0.0.5:7008 --json
     """
     try:
-        with Operator(_control(control, line), timeout) as operator:
+        with _operator(control, line, key, broker_key, timeout) as operator:
             listed: Listed = operator.ask(List(models=model or []))
     except Unanswered as error:
         raise _fail(str(error)) from None
@@ -65,6 +73,8 @@ def stop(
     timeout: Annotated[float, typer.Option(help="Seconds until what is in flight must be done.", min=0.1)] = 30.0,
     line: LineOption = None,
     control: ControlOption = "",
+    key: KeyOption = None,
+    broker_key: BrokerKey = "",
     as_json: JsonOption = False,
 ) -> None:
     """Let workers finish what they have in flight, and end: they get no more jobs, nothing is lost or run twice.
@@ -84,7 +94,7 @@ def stop(
         raise _fail("say which: --name WORKER, --model MODEL or --all", 2)
     began = time.monotonic()
     try:
-        with Operator(_control(control, line)) as operator:
+        with _operator(control, line, key, broker_key) as operator:
             answer: Stopped = operator.ask(Stop(workers=name or [], models=model or [], everything=everything))
             if answer.unknown:
                 raise _fail(_unknown(answer.unknown, operator.ask(List()).sessions), 2)
@@ -163,11 +173,14 @@ def _tell(sessions: list[SessionState], waiting: list[SessionState], seconds: fl
         typer.echo(f"not drained: {in_flight(waiting)}; they go on until it is done", err=True)
 
 
-def _control(control: str, line: Path | None) -> str:
+def _operator(control: str, line: Path | None, key: Path | None, broker_key: str, timeout: float = 5.0) -> Operator:
     try:
-        return control or (line_file.load(line).endpoints if line is not None else Endpoints()).control
-    except LineError as error:
+        described = line_file.load(line) if line is not None else None
+        credentials = Keyring(described, line, key).credentials("operator", "broker", broker_key)
+    except (LineError, KeysError) as error:
         raise _fail(str(error), 2) from None
+    endpoints = described.endpoints if described is not None else Endpoints()
+    return Operator(control or endpoints.control, timeout, credentials)
 
 
 def _fail(message: str, code: int = 1) -> typer.Exit:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import zmq
 
 from broker import log
+from broker.curve import Credentials
 from broker.wire import SessionBeat
 from workers.batch import Batches
 from workers.inference import Inference
@@ -27,13 +28,15 @@ LEAST_TIMEOUT: Final = 0.5
 class Session:
     """Made, started and stopped by the control thread, which alone may call what is public here."""
 
-    def __init__(self, runner: Runner, metrics: Metrics, label: str, warm_up: float) -> None:
+    def __init__(
+        self, runner: Runner, metrics: Metrics, label: str, warm_up: float, credentials: Credentials | None = None
+    ) -> None:
         self.runner = runner
         self.label = label
         self.exec_timeout = max(LEAST_TIMEOUT, SLACK * warm_up)
         batches = Batches(runner.max_batch, runner.model.size, runner.options.max_delay)
         self._batches = batches
-        self._intake = Intake(runner, batches, metrics, label)
+        self._intake = Intake(runner, batches, metrics, label, credentials)
         self._inference = Inference(runner, batches, metrics, label)
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []

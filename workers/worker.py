@@ -11,6 +11,7 @@ from typing import Any, Final
 import zmq
 
 from broker import log, silence, wire
+from broker.curve import Credentials
 from workers.control import Control
 from workers.errors import RefusedError
 from workers.metrics import Metrics
@@ -30,6 +31,7 @@ class Worker:
 
     `context`: None makes one of its own; inproc lines share one. `watchdog`: end the process when a model thread hangs;
     only for a process of its own. `patience`: seconds without a broker after which the log says so.
+    `credentials`: for a broker that asks for keys.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Worker:
         context: zmq.Context[Any] | None = None,
         watchdog: bool = False,
         patience: float = silence.LIMIT,
+        credentials: Credentials | None = None,
     ) -> None:
         self.name = name or default_name()
         self.metrics = Metrics()
@@ -49,6 +52,7 @@ class Worker:
         self._context = context
         self._watched = watchdog
         self._patience = patience
+        self._credentials = credentials
         self._lock = threading.Lock()
         self._control: Control | None = None
         self._stops = 0
@@ -83,7 +87,7 @@ class Worker:
 
     def _prepared(self, sessions: list[Session]) -> Control:
         watchdog = Watchdog(max(session.exec_timeout for session in sessions)) if self._watched else None
-        control = Control(self.name, self._backend, sessions, self.metrics, watchdog, self._patience)
+        control = Control(self.name, self._backend, sessions, self.metrics, watchdog, self._patience, self._credentials)
         with self._lock:
             self._control = control
             if self._stops:
@@ -123,7 +127,7 @@ class Worker:
                 asked=options.max_batch,
                 max_batch=runner.max_batch,
             )
-        return Session(runner, self.metrics, label, seconds)
+        return Session(runner, self.metrics, label, seconds, self._credentials)
 
 
 def cores() -> int:

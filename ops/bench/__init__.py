@@ -28,6 +28,9 @@ def broker(
     cameras: Annotated[int, typer.Option(min=1, max=64, help="Cameras (senders) that share one process.")] = 2,
     window_mb: Annotated[int, typer.Option(min=1, help="Unsettled payloads of one camera at most, in MB.")] = 64,
     io_threads: Annotated[int, typer.Option(min=1, help="I/O threads of load generator, proxy and consumers.")] = 1,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Also the broker of a line with keys, right after the plain one.")
+    ] = False,
     folder: Annotated[
         Path | None, typer.Option(help="Where ledgers are put for the time (a disk of its own?).")
     ] = None,
@@ -61,6 +64,7 @@ def broker(
         models=[_parse_models(text) for text in models.split(",")],
         pairs=pairs,
         latency_rounds=latency_rounds,
+        curve=curve,
     )
     settings = Settings(
         seconds=seconds_per_run,

@@ -14,13 +14,15 @@ from ops.bench.trial import Measurement, Settings, Trial, run_trial
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What to measure for every size and transport: `pairs` times at full speed, `latency_rounds` times paced."""
+    """What to measure for every size and transport: `pairs` times at full speed, `latency_rounds` times paced.
+    `curve`: the broker of a line with keys, too, right after the plain one."""
 
     sizes: list[int]
     transports: list[str]
     models: list[int]
     pairs: int
     latency_rounds: int
+    curve: bool = False
 
     def trials(self) -> Iterator[Trial]:
         """All trials in their order: raw, proxies, broker, raw, proxies, broker ..., so that a drift hits all alike."""
@@ -38,6 +40,8 @@ class Plan(Struct, frozen=True, kw_only=True):
             yield Trial(subject="tight", transport=transport, size=size)
         for models in self.models:
             yield Trial(subject="broker", transport=transport, size=size, models=models, rate=rate)
+            if self.curve:
+                yield Trial(subject="curve", transport=transport, size=size, models=models, rate=rate)
 
 
 def paced_rate(size: int) -> float:

@@ -17,6 +17,8 @@ from pathlib import Path
 import zmq
 from msgspec import Struct
 
+from broker import curve
+from broker.curve import Credentials
 from broker.wire import (
     COPY_THRESHOLD,
     PROTOCOL,
@@ -64,6 +66,7 @@ class Cameras(Struct, frozen=True, kw_only=True, tag=True):
     timed: bool = False
     rates: list[float] = []
     shapes: list[list[int]] = []
+    credentials: Credentials | None = None
 
     def run(self, board: Board) -> None:
         """Send until the board says stop, wait for what is unsettled, say BYE."""
@@ -125,6 +128,7 @@ class _Camera:
     def start(self) -> None:
         self.socket.sndhwm = self._settings.window + 16
         self.socket.rcvhwm = 0
+        curve.call(self.socket, self._settings.frontend, self._settings.credentials)
         self.socket.connect(self._settings.frontend)
 
     def send(self, board: Board) -> int:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from ops.bench.trial import Measurement, Subject, Trial
+from ops.bench.trial import LINES, Measurement, Subject, Trial
 
 
 class Spread(NamedTuple):
@@ -23,8 +23,8 @@ class Row(Struct, frozen=True, kw_only=True):
     """One configuration: medians over its trials; None where a trial failed or was not run.
 
     `ratio`: bytes/s of the broker over those of the proxy, pair by pair; `tight_ratio`: over those of the proxy with
-    high-water marks of 4. Seconds for all times. `cpu`: processor
-    seconds of a process for one task. `rss`: the most bytes that a process had in any trial.
+    high-water marks of 4. `curve_ratio`: bytes/s of the broker with CURVE over those without. Seconds for all times.
+    `cpu`: processor seconds of a process for one task. `rss`: the most bytes that a process had in any trial.
     """
 
     transport: str
@@ -38,8 +38,12 @@ class Row(Struct, frozen=True, kw_only=True):
     bytes_per_s: float | None
     ratio: Spread | None
     tight_ratio: Spread | None
+    curve_messages: float | None
+    curve_ratio: Spread | None
     p50: float | None
     p99: float | None
+    curve_p50: float | None
+    curve_p99: float | None
     added_to_raw: float | None
     added_to_proxy: float | None
     cpu: dict[str, float]
@@ -108,14 +112,14 @@ def spread(figures: Iterable[float]) -> Spread | None:
 
 def _row(results: Results, transport: str, size: int, models: int) -> Row:
     def find(subject: Subject, *, paced: bool) -> list[Measurement | None]:
-        wanted = (subject, transport, size, models if subject == "broker" else 1, paced)
+        wanted = (subject, transport, size, models if subject in LINES else 1, paced)
         for trial, found in results.items():
             if (trial.subject, trial.transport, trial.size, trial.models, trial.rate > 0) == wanted:
                 return found
         return []
 
     broker, proxy = find("broker", paced=False), find("proxy", paced=False)
-    tight = find("tight", paced=False)
+    tight, curve = find("tight", paced=False), find("curve", paced=False)
     p50 = _median(find("broker", paced=True), _p50)
     return Row(
         transport=transport,
@@ -129,8 +133,12 @@ def _row(results: Results, transport: str, size: int, models: int) -> Row:
         bytes_per_s=_median(broker, lambda m: m.bytes_per_s),
         ratio=_paired(broker, proxy),
         tight_ratio=_paired(broker, tight),
+        curve_messages=_median(curve, lambda m: m.messages_per_s),
+        curve_ratio=_paired(curve, broker),
         p50=p50,
-        p99=_median(find("broker", paced=True), lambda m: m.latency.p99 if m.latency else None),
+        p99=_median(find("broker", paced=True), _p99),
+        curve_p50=_median(find("curve", paced=True), _p50),
+        curve_p99=_median(find("curve", paced=True), _p99),
         added_to_raw=_minus(p50, _median(find("raw", paced=True), _p50)),
         added_to_proxy=_minus(p50, _median(find("proxy", paced=True), _p50)),
         cpu={name: _cpu_per_task(broker, name) for name in _processes(broker)},
@@ -159,6 +167,10 @@ def _cpu_per_task(measurements: list[Measurement | None], process: str) -> float
 
 def _p50(measurement: Measurement) -> float | None:
     return measurement.latency.p50 if measurement.latency else None
+
+
+def _p99(measurement: Measurement) -> float | None:
+    return measurement.latency.p99 if measurement.latency else None
 
 
 def _minus(a: float | None, b: float | None) -> float | None:

@@ -83,8 +83,9 @@ def print_busy_warning(console: Console, machine: Machine) -> None:
 
 
 def tables(rows: list[Row], targets: list[Target]) -> list[Table]:
-    """Throughput, latency, cost and targets."""
-    return [_throughput(rows), _latency(rows), _cost(rows), _targets(targets)]
+    """Throughput, latency, what CURVE takes (where it was measured), cost and targets."""
+    curve = [_curve(rows)] if any(row.curve_messages is not None for row in rows) else []
+    return [_throughput(rows), _latency(rows), *curve, _cost(rows), _targets(targets)]
 
 
 def worker_table(results: list[CaseResult]) -> Table:
@@ -211,6 +212,21 @@ def _latency(rows: list[Row]) -> Table:
     for row in rows:
         figures = (row.p50, row.p99, row.added_to_raw, row.added_to_proxy)
         made.add_row(row.name, *(figure(value, 2, 1e3) for value in figures))
+    return made
+
+
+def _curve(rows: list[Row]) -> Table:
+    made = table(
+        "CURVE beside plain (medians)", "configuration", "plain msg/s", "CURVE msg/s", "÷ plain: least", "median",
+        "most", "plain p50 ms", "p99", "CURVE p50 ms", "p99",
+    )  # fmt: skip
+    for row in rows:
+        made.add_row(
+            row.name,
+            *(figure(value) for value in (row.messages, row.curve_messages)),
+            *(figure(value, 2) for value in (row.curve_ratio or (None, None, None))),
+            *(figure(value, 2, 1e3) for value in (row.p50, row.p99, row.curve_p50, row.curve_p99)),
+        )
     return made
 
 

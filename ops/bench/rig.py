@@ -9,11 +9,29 @@ from pathlib import Path
 
 import msgspec
 
-from broker.line import CameraEntry, Endpoints, Ledger, Limits, Line, Model, Recorder, Route, Station, to_toml
+from broker import keys
+from broker.curve import Credentials
+from broker.line import (
+    CameraEntry,
+    Endpoints,
+    KeyEntry,
+    Ledger,
+    Limits,
+    Line,
+    Model,
+    Recorder,
+    Role,
+    Route,
+    Security,
+    Station,
+    to_toml,
+)
 from ops.bench.crew import BenchError, Crew
 
 #: Data sockets that a line of a benchmark may open.
 SESSION_PORTS = 16
+#: The keys of a line with CURVE: one for all cameras, which share a process.
+KEYS: tuple[Role, ...] = ("broker", "join", "recorder", "worker", "camera")
 #: The ledger's file in a line's folder.
 LEDGER = "ledger.sqlite"
 
@@ -40,6 +58,27 @@ def make_line(
         ledger=Ledger(path=LEDGER),
         recorder=Recorder(folder="pictures"),
     )
+
+
+def secured(folder: Path, line: Line) -> Line:
+    """The line with [security], and its keys in `folder`."""
+    listed: dict[str, KeyEntry] = {
+        role: KeyEntry(
+            role=role,
+            public=keys.create(folder / "keys", role).public,
+            cameras=list(line.cameras) if role == "camera" else [],
+        )
+        for role in KEYS
+    }
+    return msgspec.structs.replace(line, security=Security(keys=listed))
+
+
+def credentials(folder: Path, line: Line, role: Role) -> Credentials | None:
+    """What a process of that role needs for the broker; None: the line has no keys."""
+    if line.security is None:
+        return None
+    own = keys.read(folder / "keys" / f"{role}{keys.SECRET}")
+    return Credentials(own, line.security.keys["broker"].public)
 
 
 def make_endpoints(folder: Path, transport: str) -> Endpoints:

@@ -10,6 +10,8 @@ import msgspec
 import zmq
 from msgspec import Struct
 
+from broker import curve
+from broker.curve import Credentials
 from broker.wire import (
     COPY_THRESHOLD,
     Answer,
@@ -60,6 +62,7 @@ class LeanWorker(Struct, frozen=True, kw_only=True, tag=True):
     name: str = "lean"
     timed: bool = False
     service: float = 0.0
+    credentials: Credentials | None = None
 
     def run(self, board: Board) -> None:
         """Answer until the board says stop."""
@@ -67,6 +70,7 @@ class LeanWorker(Struct, frozen=True, kw_only=True, tag=True):
         with open_context(self.io_threads) as context, ExitStack() as stack:
             control = stack.enter_context(context.socket(zmq.DEALER))
             control.rcvhwm = control.sndhwm = 0
+            curve.call(control, self.backend, self.credentials)
             control.connect(self.backend)
             sessions = [
                 _Session(self, model, control, stack.enter_context(context.socket(zmq.PULL)), Slot.RECEIVED + number)
@@ -114,6 +118,7 @@ class _Session:
         """Open the data socket; a repeated ENDPOINT changes nothing."""
         if not self._connected:
             self.data.rcvhwm = self._worker.hwm
+            curve.call(self.data, self._worker.backend, self._worker.credentials)
             self.data.connect(data_endpoint(self._worker.backend, endpoint.port))
             self._connected = True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from msgspec import Struct, field
@@ -15,12 +15,15 @@ from ops.bench.board import Board, Slot
 from ops.bench.camera import Cameras
 from ops.bench.child import command
 from ops.bench.crew import BenchError, Crew, Usage, open_crew, wait_until
-from ops.bench.rig import free_ports, make_line, start_line
+from ops.bench.rig import credentials, free_ports, make_line, secured, start_line
 from ops.bench.session import LeanWorker
 from ops.bench.stream import Proxy, Puller, Sender
 
 #: "tight" is `zmq.proxy` with the least queues that keep it busy; "proxy" has queues as deep as the broker's.
-Subject = Literal["raw", "proxy", "tight", "broker"]
+#: "curve" is the broker of a line with [security].
+Subject = Literal["raw", "proxy", "tight", "broker", "curve"]
+#: What a whole line is run for.
+LINES: Final = ("broker", "curve")
 
 _MOST_UNSETTLED = 256
 _TIGHT = 4
@@ -96,7 +99,7 @@ def run_trial(trial: Trial, settings: Settings, profile: Path | None = None) -> 
         with Board.create(folder / "board") as board, open_crew(folder) as crew:
             _START[trial.subject](trial, settings, folder, board, crew, profile)
             # A settled frame has passed every process of the line: the join, too, is up.
-            flows = Slot.COMPLETE if trial.subject == "broker" else Slot.RECEIVED
+            flows = Slot.COMPLETE if trial.subject in LINES else Slot.RECEIVED
             wait_until(lambda: board.counts[flows], crew, settings.patience, f"message at the end of {trial}")
             time.sleep(settings.warm_up)
             measurement = _measure(trial, settings.seconds, board, crew)
@@ -120,7 +123,7 @@ def _measure(trial: Trial, seconds: float, board: Board, crew: Crew) -> Measurem
     after = _Snapshot(trial, board, crew)
     elapsed = after.at - before.at
     tasks = (after.received - before.received) / elapsed
-    hops = {"raw": 1, "proxy": 2, "tight": 2, "broker": 1 + trial.models}[trial.subject]
+    hops = {"raw": 1, "proxy": 2, "tight": 2, "broker": 1 + trial.models, "curve": 1 + trial.models}[trial.subject]
     troubles = {slot.name.lower(): board.counts[slot] for slot in _TROUBLES if board.counts[slot]}
     return Measurement(
         trial=trial,
@@ -169,6 +172,8 @@ def _start_broker(
     cameras = [f"camera-{number}" for number in range(1 if trial.rate else settings.cameras)]
     models = [f"model-{number}" for number in range(trial.models)]
     line = make_line(folder, trial.transport, cameras=cameras, models=models, window=window, deadline=_DEADLINE)
+    if trial.subject == "curve":
+        line = secured(folder, line)
     start_line(crew, folder, line, profile=profile)
     worker = LeanWorker(
         backend=line.endpoints.backend,
@@ -179,6 +184,7 @@ def _start_broker(
         io_threads=settings.io_threads,
         size=trial.size,
         timed=bool(trial.rate),
+        credentials=credentials(folder, line, "worker"),
     )
     load = Cameras(
         frontend=line.endpoints.frontend,
@@ -189,6 +195,7 @@ def _start_broker(
         budget=_DEADLINE,
         rate=trial.rate,
         io_threads=settings.io_threads,
+        credentials=credentials(folder, line, "camera"),
     )
     crew.start("consumer", command(board, worker), heeds_board=True)
     crew.start("load", command(board, load), heeds_board=True)
@@ -202,7 +209,13 @@ def rectangle(size: int) -> list[int]:
     raise BenchError(f"no picture has {size} pixels and sides of at most {SIDE_LIMIT}: choose a rounder size")
 
 
-_START = {"raw": _start_raw, "proxy": _start_proxy, "tight": _start_proxy, "broker": _start_broker}
+_START = {
+    "raw": _start_raw,
+    "proxy": _start_proxy,
+    "tight": _start_proxy,
+    "broker": _start_broker,
+    "curve": _start_broker,
+}
 
 
 def _puller(trial: Trial, settings: Settings, endpoint: str, *, bind: bool) -> Puller:

@@ -1,0 +1,53 @@
+"""Keys on the command line of `broker`: the flags, the gate that they make, and the refusal to be open to all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker import keyring, log, security
+from broker.gate import Gate
+from broker.keyring import Keyring
+from broker.keys import KeysError
+from broker.line import Role
+
+logger = log.get(__name__)
+
+KeyOption = Annotated[
+    Path | None, typer.Option("--key", metavar="FILE", help="Own secret key; default: from the line file's folder.")
+]
+BrokerKey = Annotated[str, typer.Option("--broker-key", metavar="KEY", help="The broker's public key, or its file.")]
+JoinKey = Annotated[str, typer.Option("--join-key", metavar="KEY", help="The join's public key, or its file.")]
+AllowOption = Annotated[
+    list[str] | None,
+    typer.Option("--allow", metavar="ROLE=KEY", help="Without [security]: who may come in; camera/NAME=KEY. Repeat."),
+]
+InsecureOption = Annotated[
+    bool, typer.Option("--insecure", help="Let other machines connect although nobody is asked for a key.")
+]
+
+
+def gate(ring: Keyring, role: Role, allow: list[str] | None) -> Gate | None:
+    """The gate of a process that binds; None: nothing asks for keys. Raises KeysError."""
+    if ring.security is not None and allow:
+        raise KeysError("--allow: the line file has [security]: list the key in [security.keys]")
+    if ring.security is None and bool(allow) != (ring.key is not None):
+        raise KeysError("--key FILE and --allow ROLE=KEY go together, where no line file has [security]")
+    certificate = ring.certificate(role)
+    if certificate is None:
+        return None
+    if ring.security is None:
+        return Gate(certificate, keyring.allowed(allow or []), fixed=True)
+    return Gate(certificate, ring.security.keys)
+
+
+def check_open(endpoints: Mapping[str, str], guarded: bool, insecure: bool) -> None:
+    """What other machines can reach asks for keys, or somebody said that it need not. Raises KeysError."""
+    found = {} if guarded else security.exposed(endpoints)
+    if found and not insecure:
+        raise KeysError(security.refusal(found))
+    if found:
+        logger.warning("insecure: whoever reaches these endpoints is let in", **found)

@@ -1,0 +1,242 @@
+"""Doors with a gate: who gets in, who does not, what is counted, and that a dead gate lets nobody in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+
+from broker import curve, wire
+from broker import line as line_file
+from broker.gate import Answers, Gate
+from broker.join_server import JoinServer
+from broker.line import Line, Role
+from broker.security import Denial, Guard
+from broker.server import BrokerServer
+from tests.peers import JPEG, Context, frame, hello, ready, running
+from tests.secured import PATIENCE, Keys, guarded, knocking, wait_until, without
+
+#: Door, who may come in, the kind of socket that calls there.
+DOORS: list[tuple[str, Role, int]] = [
+    ("frontend", "camera", zmq.DEALER),
+    ("backend", "worker", zmq.DEALER),
+    ("egress", "join", zmq.DEALER),
+    ("control", "operator", zmq.DEALER),
+    ("copies", "recorder", zmq.PULL),
+]
+
+
+@pytest.fixture(autouse=True)
+def _not_within_a_process(transport: str) -> None:
+    if transport == "inproc":
+        pytest.skip("inproc has no CURVE")
+
+
+@pytest.fixture
+def keys() -> Keys:
+    return Keys()
+
+
+@pytest.fixture
+def line(keys: Keys, endpoint: Callable[[str], str]) -> Line:
+    return keys.line(endpoint)
+
+
+@pytest.fixture
+def server(line: Line, keys: Keys) -> Iterator[BrokerServer]:
+    with guarded(line, keys.gate()) as instance:
+        yield instance
+
+
+def denied(server: Any, reason: Denial) -> float:
+    return float(server.samples().get(("denied_total", reason), 0))
+
+
+@pytest.mark.parametrize(("door", "role", "kind"), DOORS)
+def test_a_door_opens_to_its_role_alone(
+    server: BrokerServer, keys: Keys, context: Context, door: str, role: Role, kind: int
+) -> None:
+    at = getattr(server.line.endpoints, door)
+    with knocking(context, kind, at, keys.to("broker", keys.own[role])) as peer:
+        assert peer.is_let_in()
+    assert not denied(server, "wrong_role")
+    others = [own for name, own in keys.own.items() if name != role]
+    with ExitStack() as stack:
+        peers = [stack.enter_context(knocking(context, kind, at, keys.to("broker", own))) for own in others]
+        wait_until(lambda: denied(server, "wrong_role") >= len(others), "each was refused")
+        assert not any(peer.has_been_let_in() for peer in peers)
+
+
+@pytest.mark.parametrize(("door", "role", "kind"), DOORS)
+def test_strangers_and_who_has_no_key_stay_out(
+    server: BrokerServer, keys: Keys, context: Context, door: str, role: Role, kind: int
+) -> None:
+    at = getattr(server.line.endpoints, door)
+    with knocking(context, kind, at, keys.to("broker", keys.stranger)) as peer:
+        wait_until(lambda: denied(server, "unknown_key") >= 1, "the stranger was refused")
+        assert not peer.has_been_let_in()
+    with knocking(context, kind, at, None) as peer:
+        assert not peer.is_let_in()
+        wait_until(lambda: denied(server, "handshake") >= 1, "the missing key is counted")
+
+
+def test_a_camera_that_trusts_another_broker_does_not_talk(server: BrokerServer, keys: Keys, context: Context) -> None:
+    credentials = curve.Credentials(keys.own["camera"], keys.own["join"].public)
+    with knocking(context, zmq.DEALER, server.line.endpoints.frontend, credentials) as peer:
+        peer.send(hello())
+        assert not peer.is_let_in()
+        wait_until(lambda: denied(server, "handshake") >= 1, "the failed handshake is counted")
+        assert not peer.socket.poll(0)
+
+
+def test_a_camera_speaks_under_its_own_name_alone(server: BrokerServer, keys: Keys, context: Context) -> None:
+    credentials = keys.to("broker", keys.own["camera"])
+    with knocking(context, zmq.DEALER, server.line.endpoints.frontend, credentials) as peer:
+        peer.send(hello())
+        peer.expect(wire.Welcome)
+        forbidden = [
+            (hello(camera="cam2", policy="monitor"), ()),
+            (frame(camera="cam2"), (JPEG,)),
+            (wire.Skip(key=wire.Key("cam2", "b1", 0), reason="x"), ()),
+            (wire.Bye(camera="cam2", boot="b1", last_seq=0), ()),
+        ]
+        for number, (message, payload) in enumerate(forbidden, start=1):
+            peer.send(message, *payload)
+            assert peer.expect(wire.Reject).reason == "forbidden"
+            assert denied(server, "wrong_camera") == number
+    assert list(server.router.admission.publishers) == ["cam1"]
+
+
+def test_a_data_socket_opens_to_its_own_worker_alone(line: Line, keys: Keys, context: Context) -> None:
+    other = keys.own["consumer"]
+    listed = keys.security("consumer").keys | {
+        "worker-2": line_file.KeyEntry(role="worker", public=other.public),
+    }
+    with guarded(line, Gate(keys.own["broker"], listed)) as server:
+        backend = server.line.endpoints.backend
+        with knocking(context, zmq.DEALER, backend, keys.to("broker", keys.own["worker"])) as worker:
+            worker.send(ready())
+            data = wire.data_endpoint(backend, worker.expect(wire.Endpoint).port)
+            with (
+                knocking(context, zmq.PULL, data, keys.to("broker", other)) as thief,
+                knocking(context, zmq.PULL, data, None) as nobody,
+                knocking(context, zmq.PULL, data, keys.to("broker", keys.own["worker"])) as pull,
+            ):
+                assert pull.is_let_in()
+                wait_until(lambda: denied(server, "wrong_role") >= 1, "the other worker was refused")
+                assert not thief.has_been_let_in()
+                assert not nobody.is_let_in()
+
+
+# --- a dead gate -----------------------------------------------------------------------------------------------------
+
+
+class Broken(Guard):
+    """Fails while it looks a key up, as a fault of ours would."""
+
+    def denial(self, door: str, public: str) -> Denial | None:
+        raise RuntimeError("broken")
+
+
+class BrokenGate(Gate):
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._answers = Answers(Broken({}))
+
+
+def test_a_dead_gate_lets_nobody_in(line: Line, keys: Keys, context: Context) -> None:
+    with guarded(line, BrokenGate(keys.own["broker"], keys.security().keys)) as server:
+        for _ in range(2):  # the one that kills it, and one that comes after
+            credentials = keys.to("broker", keys.own["camera"])
+            with knocking(context, zmq.DEALER, server.line.endpoints.frontend, credentials) as peer:
+                peer.send(hello())
+                assert not peer.is_let_in()
+        with knocking(context, zmq.DEALER, server.line.endpoints.frontend, None) as peer:
+            assert not peer.is_let_in()
+        assert not server.router.admission.publishers
+
+
+def test_a_context_has_one_gate(keys: Keys, context: Context) -> None:
+    first, second = keys.gate(), keys.gate()
+    first.open(context)
+    with pytest.raises(zmq.ZMQError, match="a gate already"):
+        second.open(context)
+    first.close()
+    second.open(context)
+    second.close()
+
+
+# --- keys that come and go -------------------------------------------------------------------------------------------
+
+
+def reload(server: BrokerServer, keys: Keys, context: Context, line: Line) -> None:
+    with knocking(context, zmq.DEALER, line.endpoints.control, keys.to("broker", keys.own["operator"])) as operator:
+        operator.send(wire.Reload(text=line_file.to_toml(line)))
+        assert operator.expect(wire.Reloaded).errors == []
+
+
+def test_a_removed_key_is_refused_at_once_and_may_come_back(
+    server: BrokerServer, line: Line, keys: Keys, context: Context
+) -> None:
+    credentials = keys.to("broker", keys.own["camera"])
+    with knocking(context, zmq.DEALER, line.endpoints.frontend, credentials) as peer:
+        peer.send(hello())
+        peer.expect(wire.Welcome)
+        reload(server, keys, context, without(line, keys, "camera"))
+        peer.send(hello())
+        wait_until(lambda: denied(server, "removed_key") == 1, "the message was refused")
+        assert not peer.socket.poll(0)
+        with knocking(context, zmq.DEALER, line.endpoints.frontend, credentials) as second:
+            assert not second.is_let_in()
+        reload(server, keys, context, line)
+        peer.send(hello())
+        peer.expect(wire.Welcome)
+
+
+def swapped(line: Line, keys: Keys) -> Line:
+    """The line with another key for the recorder: a line has one at least."""
+    security = keys.security()
+    security.keys["recorder"] = line_file.KeyEntry(role="recorder", public=keys.stranger.public)
+    return msgspec.structs.replace(line, security=security)
+
+
+def test_a_removed_recorder_gets_no_more_copies(server: BrokerServer, line: Line, keys: Keys, context: Context) -> None:
+    with knocking(context, zmq.PULL, line.endpoints.copies, keys.to("broker", keys.own["recorder"])) as peer:
+        assert peer.is_let_in()
+        reload(server, keys, context, swapped(line, keys))
+        peer.wait_for(zmq.EVENT_DISCONNECTED)
+        assert not peer.is_let_in()
+
+
+def test_the_join_learns_of_keys_from_the_broker(line: Line, keys: Keys, context: Context, tmp_path: Path) -> None:
+    ends = line.endpoints
+    join = JoinServer(
+        egress=ends.egress, live=ends.live, catchup=ends.catchup, ledger=tmp_path / "ledger.sqlite", line=line,
+        gate=keys.gate("join"), credentials=keys.to("broker", keys.own["join"]),
+    )  # fmt: skip
+    with guarded(line, keys.gate()) as server, running(join):
+        assert join.ready.wait(PATIENCE)
+        wait_until(lambda: server.router.egress.join_epoch == join.epoch, "the join is known")
+        trusted = keys.to("join", keys.own["consumer"])
+        with (
+            knocking(context, zmq.SUB, ends.live, trusted) as live,
+            knocking(context, zmq.DEALER, ends.catchup, trusted) as asking,
+        ):
+            assert live.is_let_in()
+            asking.send(wire.Since(ledger_id="", seq=0))
+            asking.expect(wire.End)
+            for role in ("camera", "worker"):
+                with knocking(context, zmq.SUB, ends.live, keys.to("join", keys.own[role])) as other:
+                    assert not other.is_let_in()
+            reload(server, keys, context, without(line, keys, "consumer"))
+            live.wait_for(zmq.EVENT_DISCONNECTED)
+            assert not live.is_let_in()
+            asking.send(wire.Since(ledger_id="", seq=0))
+            wait_until(lambda: denied(join, "removed_key") == 1, "the question was refused")
+            reload(server, keys, context, line)
+            live.wait_for(zmq.EVENT_HANDSHAKE_SUCCEEDED)
