@@ -189,20 +189,22 @@ class Answers:
     # --- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self, context: zmq.Context[Socket], address: str) -> None:
-        with context.socket(zmq.REP) as zap, context.socket(zmq.PAIR) as commands:
-            try:
+        try:
+            with context.socket(zmq.REP) as zap, context.socket(zmq.PAIR) as commands:
                 zap.linger = commands.linger = 0
-                commands.connect(address)
-                zap.bind(_ZAP)
-            except zmq.ZMQError as error:
-                self._failure = zmq.ZMQError(error.errno, f"{error.strerror}: this context has a gate already")
-                return
-            finally:
-                self._ready.set()
-            try:
-                _serve(zap, commands, self.answer)
-            except Exception:
-                logger.exception("the gate has failed: nobody is let in; start this process again")
+                if self._opened(zap, commands, address):
+                    _serve(zap, commands, self.answer)
+        except Exception:  # the sockets are closed by now, and so are the doors
+            logger.exception("the gate has failed: nobody is let in; start this process again")
+
+    def _opened(self, zap: Socket, commands: Socket, address: str) -> bool:
+        try:
+            commands.connect(address)
+            zap.bind(_ZAP)
+        except zmq.ZMQError as error:
+            self._failure = zmq.ZMQError(error.errno, f"{error.strerror}: this context has a gate already")
+        self._ready.set()
+        return self._failure is None
 
     def answer(self, request: list[bytes]) -> list[bytes]:
         """The ZAP reply: 200 with the public key as the User-Id of all that comes, or 300: a peer that hears 400 never

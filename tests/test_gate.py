@@ -167,8 +167,6 @@ def test_a_context_has_one_gate(keys: Keys, context: Context) -> None:
     with pytest.raises(zmq.ZMQError, match="a gate already"):
         second.open(context)
     first.close()
-    second.open(context)
-    second.close()
 
 
 # --- keys that come and go -------------------------------------------------------------------------------------------
