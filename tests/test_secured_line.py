@@ -195,6 +195,7 @@ ATTACKS = {
     "curve": lambda: (hostile.greeting("CURVE"), hostile.endless_parts()),
     "command": lambda: (hostile.greeting("CURVE"), hostile.endless_command(1 << 40)),
     "long command": lambda: (hostile.greeting("CURVE"), hostile.endless_command(30 << 20)),
+    "longer command": lambda: (hostile.greeting("CURVE"), hostile.endless_command(120 << 20)),
 }
 
 
