@@ -162,7 +162,7 @@ class Run:
     def _wait_up(self) -> None:
         """Every worker serves, and every camera has a settled frame."""
         if not self._wait(self._is_up, _UP):
-            raise ChaosError(f"the line did not come up within {_UP:g} s; its logs are in {self.folder}")
+            raise ChaosError(f"the line did not come up within {_UP:g} s; run it with --keep FOLDER to see its logs")
 
     def _is_up(self) -> bool:
         workers = [player for player in self._cast.players.values() if player.role == "worker"]

@@ -99,10 +99,11 @@ def make_chaos_line(settings: Settings, folder: Path, host: str, ledger: str) ->
 def commands(settings: Settings, folder: Path, file: Path, line: Line) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Name -> role and command line of every process, in the order of starting."""
     python = (sys.executable, "-m")
+    insecure = "--insecure"  # in a network of the run's own the line stands beyond loopback
     ends = line.endpoints
     found: dict[str, tuple[str, tuple[str, ...]]] = {
-        "join": ("join", (*python, "broker", "join", "--line", str(file))),
-        "broker": ("broker", (*python, "broker", "start", "--line", str(file))),
+        "join": ("join", (*python, "broker", "join", insecure, "--line", str(file))),
+        "broker": ("broker", (*python, "broker", "start", insecure, "--line", str(file))),
     }
     for name in settings.worker_names:
         model = model_of(name)
