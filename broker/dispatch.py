@@ -19,7 +19,7 @@ CRASH_LIMIT: Final = 3
 TRIES_LIMIT: Final = 5
 #: Longest reason that is passed on, in characters.
 REASON_LIMIT: Final = 256
-#: Seconds that a suspect waits for a second session of its model before it runs on the only one.
+#: Seconds that a suspect waits for a second session of its model, and for one that has answered before.
 PATIENCE: Final = 2.0
 #: New sessions in a second, and at once: each costs a socket, a port and a millisecond. A READY beyond them has no
 #: answer; workers repeat it.
@@ -171,6 +171,7 @@ class Dispatcher:
         task = session.in_flight.get(answer.dseq) if session is not None else None
         if session is not None and task is not None and task.frame.key == answer.key and task.model == model:
             del session.in_flight[answer.dseq]
+            session.answered += 1
             return task
         frame = self.frames.open.get(answer.key)
         task = frame.tasks.get(model) if frame is not None else None
@@ -315,15 +316,18 @@ class Dispatcher:
             self._lease(now, session, task)
 
     def _reserve(self, now: float, backlog: Backlog, task: Task) -> Session | None:
-        """Keep a worker free for the suspect: one of several, or the only one when no other came for a while."""
+        """Keep a worker free for the suspect: one of several, which has answered before, or, when there was none for a
+        while, whichever there is. One that dies at its first job may die of itself."""
         live = [session for session in backlog.sessions.values() if session.ready]
         workers: set[Worker] = {session.worker for session in live}
-        if not live or (len(workers) < 2 and now - task.queued_at < PATIENCE):
+        patient = now - task.queued_at < PATIENCE
+        if not live or (len(workers) < 2 and patient):
             return None
         free = [session for session in live if session.worker.alone is None]
-        if not free:
+        proven = [session for session in free if session.answered]
+        if not free or (not proven and patient):
             return None
-        session = min(free, key=lambda one: sum(len(s.in_flight) for s in one.worker.sessions.values()))
+        session = min(proven or free, key=lambda one: sum(len(s.in_flight) for s in one.worker.sessions.values()))
         session.worker.alone = backlog.alone = session
         return session
 

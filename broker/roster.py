@@ -47,6 +47,7 @@ class Session:
     """One registration of a model thread. `grant` is the highest dseq that it takes, `dispatched` the last one sent."""
 
     __slots__ = (
+        "answered",
         "depth",
         "dispatched",
         "draining",
@@ -77,6 +78,7 @@ class Session:
         self.exec_timeout = message.exec_timeout
         self.exec_age = 0.0
         self.dispatched = 0
+        self.answered = 0  # jobs
         self.in_flight: dict[int, Task] = {}
         self.ready = False  # its data socket has a peer
         self.draining = False

@@ -239,6 +239,34 @@ def test_an_answer_that_the_join_gave_up_before_it_knew_the_frame_settles_nothin
     assert outcome.key not in world.router.frames.open
 
 
+@pytest.mark.parametrize("proven", [True, False])
+def test_a_suspect_runs_where_something_was_answered_before(proven: bool) -> None:
+    """Workers that die at their start, whatever they are given, make no frame poison."""
+    world = World(cameras=1, models=("det",))
+    for _ in range(2):
+        world.start_worker("det")
+    world.calm(0.3)
+    world.cameras["cam0"].shoot(LONG)
+    world.exchange()
+    (victim,) = [name for name, worker in world.workers.items() if worker.wire or worker.jobs]
+    fresh, old = (one for one in world.router.dispatcher.roster.sessions.values() if one.worker.name != victim)
+    old.answered = 3 if proven else 0
+    world.kill_worker(victim)
+    taken: list[str] = []
+    for _ in range(400 if proven else 150):
+        world.now += 0.01
+        for worker in world.workers.values():
+            worker.beat()
+            taken += [worker.name] * len(worker.wire)
+            worker.take()
+            worker.run(world.looked)
+        world.exchange()
+    assert not fresh.in_flight
+    assert set(taken) == ({old.worker.name} if proven else set())
+    world.calm(10.0)  # patience has an end
+    check_settled(world)
+
+
 def poison(world: World, key: Key, crashes: int, *, settle: bool = True) -> None:
     """Workers that take this frame die, `crashes` times, and are started again by a supervisor."""
     done = 0
