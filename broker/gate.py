@@ -109,9 +109,9 @@ class Gate:
         self._listed = security.keys
         less = self.guard.renew(security.keys)
         logger.info("keys renewed", keys=len(security.keys))
-        for socket, (domain, endpoint) in self._doors.items():
+        for socket, (domain, _) in self._doors.items():
             if DOORS[domain] & less and domain in DEAF:
-                _shut_and_open(socket, endpoint)
+                shut_and_open(socket)
                 self._leaving[socket] = time.monotonic() + _REOPEN_WITHIN
 
     def tend(self) -> None:
@@ -138,8 +138,12 @@ class Gate:
         return self._answers.denials.counts.copy() + self._denials.counts.copy()
 
 
-def _shut_and_open(socket: Socket, endpoint: str) -> None:
-    """End all connections of a bound socket, and wait for new ones. The old listener takes a moment to go."""
+def shut_and_open(socket: Socket) -> None:
+    """End all connections of a bound socket, and wait for new ones. The old listener takes a moment to go.
+
+    libzmq knows the door by the address that came of `*` or of an interface's name.
+    """
+    endpoint = socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
     socket.unbind(endpoint)
     end = time.monotonic() + _REOPEN_WITHIN
     while True:

@@ -136,7 +136,7 @@ class Joiner:
         for digest, text in lines:
             if digest not in self._rulebook:
                 with contextlib.suppress(LineError):  # of an earlier version of this software: the newest judges
-                    self._rulebook.add(digest, text)
+                    self._rulebook.recall(digest, text)
 
     def _load_parts(self, snapshot: Snapshot, now: float, wall: float) -> None:
         frames = dict(self._register.open)

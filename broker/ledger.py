@@ -119,7 +119,10 @@ class Ledger:
             return
         self._checkpointer.wrote(step)
         if self.keep.limit and ledger_file.log_size(self.path) > self.keep.log:
-            self._checkpoint()
+            try:
+                self._checkpoint()
+            except LedgerError:  # what was written stays written; the next one tries again
+                self._checkpointer.failures += 1
 
     def _checkpoint(self) -> None:
         if self._checkpointer is not None:

@@ -40,7 +40,7 @@ class Operator:
     def _connect(self) -> None:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
-        self._socket.reconnect_ivl, self._socket.reconnect_ivl_max = 30, 500
+        self._socket.reconnect_ivl, self._socket.reconnect_ivl_max = wire.RECONNECT_IVL, wire.RECONNECT_IVL_MAX
         curve.call(self._socket, self.control, self._credentials)
         self._socket.connect(self.control)
 

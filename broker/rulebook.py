@@ -34,6 +34,12 @@ class Rulebook:
             del self._lines[next(iter(self._lines))]
         self._rules.clear()
 
+    def recall(self, digest: str, text: str) -> None:
+        """Remember a line file of the past: the newest only where there is no other. Raises LineError."""
+        newest = self._newest
+        self.add(digest, text)
+        self._newest = newest or self._newest
+
     @property
     def newest(self) -> Line | None:
         """The line file that the broker told of last; before, the join's own."""

@@ -295,9 +295,8 @@ class BrokerServer:
             case wire.List():
                 return desk.listed(self.router, message)
             case wire.Stop():
-                logger.info(
-                    "stop asked for", workers=message.workers, models=message.models, everything=message.everything
-                )
+                if self._may_log():
+                    logger.info("stop asked for", workers=message.workers[:8], models=message.models[:8])
                 return desk.stop(self.router, time.monotonic(), message)
             case _:
                 raise WireError("unknown_type", f"{type(message).__name__} is no message of an operator")
@@ -315,12 +314,19 @@ class BrokerServer:
         allowed, refused = line_file.changes(self.line, line)
         if refused:
             return [], refused
+        wanted = {**self._still_wanted(line), **versions}
         self.line, self.text, self.digest = line, text, line_file.digest(text)
-        self.router.reload(line, self.digest, versions)
+        self.router.reload(line, self.digest, wanted)
         if self.gate is not None:
             self.gate.renew(line.security)
         logger.info("line file reloaded", digest=self.digest, changes=allowed)
         return allowed, []
+
+    def _still_wanted(self, line: Line) -> dict[str, str]:
+        """Of models that the new line describes as the old one did: who reloads may not have their files."""
+        old = self.line.models
+        same = [name for name, model in line.models.items() if name in old and old[name] == model]
+        return {name: self.router.dispatcher.backlog(name).wanted for name in same}
 
 
 def _segments(socket: Socket) -> list[zmq.Frame]:

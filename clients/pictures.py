@@ -80,8 +80,8 @@ class Pictures:
             context: Any = self._given or self._context
             self._socket = context.socket(zmq.DEALER)
             self._socket.linger = 0
-            self._socket.reconnect_ivl = 30
-            self._socket.reconnect_ivl_max = 500
+            self._socket.reconnect_ivl = wire.RECONNECT_IVL
+            self._socket.reconnect_ivl_max = wire.RECONNECT_IVL_MAX
             curve.call(self._socket, self._endpoint, self._credentials)
             self._socket.connect(self._endpoint)
         return self._socket

@@ -249,8 +249,8 @@ class Results:
     def _connect(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
         socket = (self._context or self._own).socket(kind)
         socket.linger = 0
-        socket.reconnect_ivl = 30
-        socket.reconnect_ivl_max = 500
+        socket.reconnect_ivl = wire.RECONNECT_IVL
+        socket.reconnect_ivl_max = wire.RECONNECT_IVL_MAX
         socket.heartbeat_ivl = 1000
         socket.heartbeat_timeout = 3000
         if kind == zmq.SUB:

@@ -87,6 +87,10 @@ def rolling_restart(
     ] = True,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each step of each worker.")] = 60.0,
     control: Annotated[str, typer.Option(help="The broker's control endpoint; default: the line file's.")] = "",
+    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The operator's own secret key.")] = None,
+    broker_key: Annotated[
+        str, typer.Option("--broker-key", metavar="KEY", help="The broker's public key, or its file.")
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list of the workers at the end.")] = False,
 ) -> None:
     """Start the workers of a running line again, one after another, while frames flow; none is lost or run twice.
@@ -111,7 +115,7 @@ def rolling_restart(
 
     described = _load(line)
     try:
-        credentials = Keyring(described, line, None).credentials("operator", "broker")
+        credentials = Keyring(described, line, key).credentials("operator", "broker", broker_key)
         with Operator(control or described.endpoints.control, credentials=credentials) as operator:
             rolling = Rolling(operator, described, line, timeout=timeout, say=lambda text: typer.echo(text, err=True))
             done = rolling.run(model or [], stand_in=stand_in)

@@ -13,7 +13,7 @@ import zmq
 
 from broker import curve, wire
 from broker import line as line_file
-from broker.gate import Answers, Gate
+from broker.gate import Answers, Gate, shut_and_open
 from broker.join_server import JoinServer
 from broker.line import Line, Role
 from broker.security import Denial, Guard
@@ -238,3 +238,17 @@ def test_the_join_learns_of_keys_from_the_broker(line: Line, keys: Keys, context
             wait_until(lambda: denied(join, "removed_key") == 1, "the question was refused")
             reload(server, keys, context, line)
             live.wait_for(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+
+
+def test_a_door_on_every_interface_is_shut_and_opened(transport: str) -> None:
+    if transport != "tcp":
+        pytest.skip("only tcp has interfaces")
+    with ExitStack() as stack:
+        context = stack.enter_context(zmq.Context())
+        door, visitor = (stack.enter_context(context.socket(kind)) for kind in (zmq.PUSH, zmq.PULL))
+        door.linger = 0
+        port = door.bind_to_random_port("tcp://*")
+        shut_and_open(door)
+        visitor.connect(f"tcp://127.0.0.1:{port}")
+        door.send(b"in")
+        assert visitor.poll(5000)

@@ -12,8 +12,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
+from broker import line as line_file
+from broker.join import Joiner
 from broker.joined import INVALID
+from broker.ledger import Ledger
 from broker.report import report
+from broker.rows import Rows
+from broker.rulebook import Rulebook
 from broker.wire import BootNote, Key, Known, Note, SkipNote, Suspect, Suspicion
 from tests.join_world import BOOT, EPOCH, TEXT, Bench, Items, body, decoded
 
@@ -621,3 +626,17 @@ class JoinMachine(RuleBasedStateMachine):
 
 TestJoinMachine = JoinMachine.TestCase
 TestJoinMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_a_line_file_of_the_past_is_not_the_newest_when_the_join_starts(tmp_path: Path) -> None:
+    """Keys that were taken out of the line file while nothing ran let nobody in again."""
+    old, own = line_file.parse(TEXT), line_file.parse(TEXT + "\n[stations.new]\n")
+    text = line_file.to_toml(old)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.commit(Rows(lines=[("past", text)]))
+        for rulebook, newest in ((Rulebook(own), own), (Rulebook(), old)):
+            Joiner(ledger, rulebook).load(0.0, 0.0)
+            assert "past" in rulebook
+            assert rulebook.newest == newest
+            rulebook.add("told", text)
+            assert rulebook.newest == old

@@ -17,8 +17,10 @@ from broker import schema
 from broker.catchup import PAGE_ITEMS, WAITING, CatchUp
 from broker.joined import RESERVED, Answer, encode_results, read
 from broker.ledger import Ledger, LedgerError
+from broker.ledger_file import log_size
 from broker.lookup import SCAN
 from broker.report import report
+from broker.retention import LEAST_BYTES, Keep
 from broker.rows import SEQ_BITS, BootRow, FrameRow, LateRow, PlanRow, PublishedRow, ResultRow, Rows, TopicRow
 from broker.wire import End, Gone, Key, Page, Since
 from tests.join_world import BOOT, Bench, Items
@@ -326,3 +328,18 @@ def test_large_maps_are_spliced_too() -> None:
 def test_reading_any_bytes_never_raises(noise: bytes) -> None:
     answer = read(noise)
     assert answer is None or isinstance(answer, dict)
+
+
+class Uncheckpointed(Ledger):
+    """Its log cannot be moved into the file: the disk is full."""
+
+    def _checkpoint(self) -> None:
+        raise LedgerError("database or disk is full")
+
+
+def test_what_is_committed_counts_although_the_log_cannot_be_moved(tmp_path: Path) -> None:
+    with Uncheckpointed(tmp_path / "l", Keep(bytes=LEAST_BYTES)) as ledger:
+        begin(ledger)
+        ledger.commit(rows(count := ledger.keep.log // 4000, size=5000))
+        assert log_size(ledger.path) > ledger.keep.log
+        assert ledger.last_seq() == count

@@ -14,7 +14,7 @@ from broker import gauges, wire
 from broker import line as line_file
 from broker.line import Line
 from broker.server import BrokerServer
-from tests.peers import JPEG, Context, Join, Peer, beat, broker, frame, hello, make_line, ready
+from tests.peers import JPEG, Context, Join, Peer, beat, broker, frame, hello, make_line, ready, running
 
 
 @pytest.fixture
@@ -352,3 +352,17 @@ def test_a_stranger_who_connects_to_a_session_port_and_leaves_costs_nothing(
     join.commit_until(lambda: bool(join.results))
     assert join.results[0].status == "ok"
     assert not server.router.counts["suspects_total", "det"]
+
+
+def test_a_reload_from_a_desk_without_model_files_wants_what_was_wanted(line: Line, context: Context) -> None:
+    pinned = BrokerServer(line, context=context, versions={"det": "ab" * 32})
+    with running(pinned):
+        assert pinned.ready.wait(5)
+        operator = Peer(context, zmq.DEALER, line.endpoints.control)
+        text = line_file.to_toml(line) + "\n[models.seg]\n"
+        for versions, wanted in (({}, "ab"), ({"det": "cd" * 32}, "cd")):
+            operator.send(wire.Reload(text=text, versions=versions))
+            assert operator.expect(wire.Reloaded).errors == []
+            operator.send(wire.List())
+            assert operator.expect(wire.Listed).wanted["det"] == wanted * 32
+        operator.close()

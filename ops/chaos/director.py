@@ -118,6 +118,7 @@ class Director:
         def end(now: float) -> None:
             if player.since == since:  # no other fault has killed it meanwhile
                 if fault.kill:
+                    self._ending.pop(fault.victim, None)
                     self._cast.kill(fault.victim)
                 else:
                     player.go_on()

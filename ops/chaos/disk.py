@@ -39,7 +39,7 @@ class Disk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The ledger must have been copied away by now."""
+        """What lay there is gone: the run has copied the ledger."""
         _run("umount", "--lazy", str(self.folder))
 
     def fill(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -95,12 +96,19 @@ class Run:
         self._ledger = self.folder / place
         file = self.folder / "line.toml"
         file.write_text(to_toml(line), encoding="utf-8")
+        if disk is not None:
+            self._stack.callback(self._save_ledger)
         self._cast = self._stack.enter_context(Cast(self.folder, _explain))
         self._director = Director(self._cast, self.folder, disk, network, self._on_fault)
         self._cast.before_start(self._director.tidy)
         for name, (role, argv) in commands(self.settings, self.folder, file, line).items():
             far = network is not None and is_far(self.settings, name)
             self._cast.add(name, role, network.wrap(argv) if far and network is not None else argv)
+
+    def _save_ledger(self) -> None:
+        """All processes have ended, and the small disk is about to go."""
+        for file in self._ledger.parent.glob(f"{self._ledger.name}*"):
+            shutil.copy2(file, self.folder)
 
     def _disk(self) -> Disk | None:
         return self._own(Disk.missing(), lambda: Disk(self.folder / "disk", _DISK), (Kind.DISK_FULL,))
@@ -142,7 +150,10 @@ class Run:
     def _strike(self, faults: list[Fault]) -> None:
         """The whole schedule, one fault upon another."""
         self._director.take(faults, self._start)
-        while not self._director.idle or time.monotonic() - self._start < self.settings.seconds:
+        end = self._start + self.settings.seconds
+        while not self._director.idle or time.monotonic() < end:
+            if time.monotonic() > end + _UP:
+                raise ChaosError(f"{_UP:g} s after its time a fault could not strike yet: the line stands still")
             self._turn()
 
     def _strike_alone(self, faults: list[Fault], kind: Kind) -> None:
