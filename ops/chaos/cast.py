@@ -17,6 +17,8 @@ from ops.process import Process
 
 #: How the log says that a session of a worker has its data socket.
 _SERVING: Final = '"session open"'
+#: What a server says at its start, before it hears a signal.
+_EARLY: Final = "insecure: whoever reaches"
 #: Lines of a process's log that are kept for a report.
 _KEPT: Final = 12
 #: Seconds that an orderly end may take before the process is killed.
@@ -96,7 +98,7 @@ class Player:
 
     def _line(self, text: str) -> None:
         """From a reader's thread: one line of the log."""
-        self.spoke = True
+        self.spoke = self.spoke or _EARLY not in text
         if _SERVING in text:
             self.serving = True
         self.tail.append(text)
