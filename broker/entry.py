@@ -23,7 +23,9 @@ BrokerKey = Annotated[str, typer.Option("--broker-key", metavar="KEY", help="The
 JoinKey = Annotated[str, typer.Option("--join-key", metavar="KEY", help="The join's public key, or its file.")]
 AllowOption = Annotated[
     list[str] | None,
-    typer.Option("--allow", metavar="ROLE=KEY", help="Without [security]: who may come in; camera/NAME=KEY. Repeat."),
+    typer.Option(
+        "--allow", metavar="ROLE=KEY", help="Where no line file lists keys: who may come in; camera/NAME=KEY. Repeat."
+    ),
 ]
 InsecureOption = Annotated[
     bool, typer.Option("--insecure", help="Let other machines connect although nobody is asked for a key.")

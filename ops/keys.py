@@ -79,10 +79,10 @@ def show(
 
 @app.command()
 def line(
-    line: Annotated[Path, typer.Argument(metavar="LINE.toml", help="A line file without [security].")],
+    line: Annotated[Path, typer.Argument(metavar="LINE.toml", help="A line file without a security table.")],
     folder: Annotated[str, typer.Option(metavar="DIR", help="Where, relative to the line file.")] = "keys",
 ) -> None:
-    """Make the keys of a whole line, and print the [security] table that lists them: one for each process that binds,
+    """Make the keys of a whole line, and print the security table that lists them: one for each process that binds,
     for the workers, for each camera, for a consumer and for an operator.
 
     Keys that are there are kept. For a line of several machines, move each secret file to the machine that uses it.
