@@ -15,9 +15,9 @@ from broker import entry, log, metrics, versions, wire
 from broker import line as line_file
 from broker.document import dotted
 from broker.ending import when_asked_to_end
-from broker.entry import AllowOption, BrokerKey, InsecureOption, JoinKey, KeyOption
+from broker.entry import AllowOption, InsecureOption
 from broker.holdings import command as report
-from broker.keyring import Keyring
+from broker.keyring import BrokerKey, JoinKey, KeyOption, Keyring
 from broker.keys import KeysError
 from broker.ledger import LedgerError
 from broker.line import Endpoints, Ledger, Line, LineError, Recorder

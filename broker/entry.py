@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,11 +15,6 @@ from broker.line import Role
 
 logger = log.get(__name__)
 
-KeyOption = Annotated[
-    Path | None, typer.Option("--key", metavar="FILE", help="Own secret key; default: from the line file's folder.")
-]
-BrokerKey = Annotated[str, typer.Option("--broker-key", metavar="KEY", help="The broker's public key, or its file.")]
-JoinKey = Annotated[str, typer.Option("--join-key", metavar="KEY", help="The join's public key, or its file.")]
 AllowOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -49,7 +49,7 @@ class Gate:
         self._listed: Mapping[str, KeyEntry] = keys
         self._answers = Answers(self.guard)
         self._denials = Denials()
-        self._doors: dict[Socket, tuple[str, str]] = {}  # the domain and address of those that are watched
+        self._doors: dict[Socket, str] = {}  # the domain of each
         self._monitors: dict[Socket, str] = {}
         self._leaving: dict[Socket, float] = {}
 
@@ -76,7 +76,7 @@ class Gate:
             return
         curve.serve(socket, endpoint, domain, self._certificate)
         self._monitors[socket.get_monitor_socket(_EVENTS)] = domain
-        self._doors[socket] = domain, endpoint
+        self._doors[socket] = domain
 
     def passing_door(self, socket: Socket, endpoint: str, domain: str) -> None:
         """The same for a socket that comes and goes, and that watches its own connections."""
@@ -87,7 +87,7 @@ class Gate:
         counted: refuse. "": it came from within this process (inproc)."""
         if socket not in self._doors:
             return ""
-        door, _ = self._doors[socket]
+        door = self._doors[socket]
         public = str(segment.get("User-Id"))
         if self.guard.denial(door, public) is None:
             return public
@@ -109,7 +109,7 @@ class Gate:
         self._listed = security.keys
         less = self.guard.renew(security.keys)
         logger.info("keys renewed", keys=len(security.keys))
-        for socket, (domain, _) in self._doors.items():
+        for socket, domain in self._doors.items():
             if DOORS[domain] & less and domain in DEAF:
                 shut_and_open(socket)
                 self._leaving[socket] = time.monotonic() + _REOPEN_WITHIN

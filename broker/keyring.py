@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import typer
 
 from broker.curve import Credentials
 from broker.keys import SECRET, Certificate, KeysError, public_key, read
 from broker.line import KeyEntry, Line, Role, Security
+
+KeyOption = Annotated[
+    Path | None, typer.Option("--key", metavar="FILE", help="Own secret key; default: from the line file's folder.")
+]
+BrokerKey = Annotated[str, typer.Option("--broker-key", metavar="KEY", help="The broker's public key, or its file.")]
+JoinKey = Annotated[str, typer.Option("--join-key", metavar="KEY", help="The join's public key, or its file.")]
 
 
 class Keyring(NamedTuple):

@@ -56,8 +56,8 @@ SEGMENTS: Final = 4
 OPENING_WAIT: Final = 0.002
 
 Socket = zmq.Socket[bytes]
-#: Takes the identity of the sender, its decoded message, and all its segments.
-Handler = Callable[[bytes, Any, list[zmq.Frame]], None]
+#: Takes the sender's identity, its decoded message, all its segments, and its public key ("": nobody asked for one).
+Handler = Callable[[bytes, Any, list[zmq.Frame], str], None]
 
 
 class BrokerServer:
@@ -191,18 +191,19 @@ class BrokerServer:
                 return taken
             segments = _segments(socket)
             try:
-                if self.gate is not None and self.gate.who(socket, segments[0]) is None:
+                public = "" if self.gate is None else self.gate.who(socket, segments[0])
+                if public is None:
                     continue
                 if len(segments) < 2:
                     raise WireError("segments", f"{len(segments)} segments, at least 2 expected")
-                handle(identity, wire.decode(segments[0].bytes, segments[1].buffer), segments)
+                handle(identity, wire.decode(segments[0].bytes, segments[1].buffer), segments, public)
             except WireError as error:
                 refuse(identity, error)
         return BURST
 
-    def _from_camera(self, identity: bytes, message: Any, segments: list[zmq.Frame]) -> None:
+    def _from_camera(self, identity: bytes, message: Any, segments: list[zmq.Frame], public: str) -> None:
         now = time.monotonic()
-        if self.gate is not None and not self._is_own_name(identity, message, segments[0]):
+        if self.gate is not None and not self._is_own_name(self.gate, identity, message, public):
             return
         if type(message) is not wire.Frame:
             self.router.from_camera(now, identity, message)
@@ -211,24 +212,23 @@ class BrokerServer:
         head = payload if isinstance(payload, bytes) else payload.buffer
         self.router.frame(now, identity, message, payload, head, size)
 
-    def _is_own_name(self, identity: bytes, message: Any, segment: zmq.Frame) -> bool:
-        """Whether the key behind `segment` may speak as the camera that the message names; if not, it is told."""
-        assert self.gate is not None
+    def _is_own_name(self, gate: Gate, identity: bytes, message: Any, public: str) -> bool:
+        """Whether the sender's key may speak as the camera that the message names; if not, it is told."""
         key = getattr(message, "key", None)
         camera = key.camera if key is not None else getattr(message, "camera", None)
         if camera is None:
             return True
-        if self.gate.may_be(self.gate.who(self.doors.frontend, segment) or "", camera):
+        if gate.may_be(public, camera):
             return True
         self.router.admission.refuse(identity, "forbidden", f"camera {camera[:64]!r}", key)
         return False
 
-    def _from_worker(self, identity: bytes, message: Any, segments: list[zmq.Frame]) -> None:
-        if self.gate is not None and type(message) is wire.Ready:
-            self._ready_from[message.session] = self.gate.who(self.doors.backend, segments[0]) or ""
+    def _from_worker(self, identity: bytes, message: Any, _: list[zmq.Frame], public: str) -> None:
+        if public and type(message) is wire.Ready:
+            self._ready_from[message.session] = public
         self.router.from_worker(time.monotonic(), identity, message)
 
-    def _from_join(self, identity: bytes, message: Any, _: list[zmq.Frame]) -> None:
+    def _from_join(self, identity: bytes, message: Any, _: list[zmq.Frame], __: str) -> None:
         self.courier.join = identity
         self.router.from_join(time.monotonic(), message)
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from broker import log
 from broker.ending import when_asked_to_end
-from broker.keyring import Keyring
+from broker.keyring import BrokerKey, JoinKey, KeyOption, Keyring
 from broker.line import Endpoints
 from clients import publish
 from clients.camera import ENDPOINT
@@ -39,11 +39,6 @@ RunOption = Annotated[
 ReportOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write counts and latencies as JSON at the end.")
 ]
-KeyOption = Annotated[
-    Path | None, typer.Option("--key", metavar="FILE", help="Own secret key; default: from the line file's folder.")
-]
-BrokerKey = Annotated[str, typer.Option("--broker-key", metavar="KEY", help="The broker's public key, or its file.")]
-JoinKey = Annotated[str, typer.Option("--join-key", metavar="KEY", help="The join's public key, or its file.")]
 RecorderKey = Annotated[
     str, typer.Option("--recorder-key", metavar="KEY", help="The recorder's public key, or its file; for --save.")
 ]

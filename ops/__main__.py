@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from broker import line as line_file
-from broker.line import Line, LineError
+from broker.keyring import BrokerKey, KeyOption, Keyring
 from ops.bench import app as bench
 from ops.chaos.command import chaos
 from ops.keys import app as keys
+from ops.usage import load, usage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 app.add_typer(bench, name="bench")
@@ -69,9 +69,9 @@ def up(
     from ops import inputs, ports
     from ops import up as command
 
-    described = _load(line)
+    described = load(line)
     if problems := [*inputs.missing(described, line), *inputs.unsafe(described, line, insecure=insecure)]:
-        raise _usage("\n".join(problems))
+        raise usage("\n".join(problems))
     if checks := ports.unusable(described):
         typer.echo(ports.refusal(checks, line), err=True)
         raise typer.Exit(1)
@@ -87,10 +87,8 @@ def rolling_restart(
     ] = True,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each step of each worker.")] = 60.0,
     control: Annotated[str, typer.Option(help="The broker's control endpoint; default: the line file's.")] = "",
-    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The operator's own secret key.")] = None,
-    broker_key: Annotated[
-        str, typer.Option("--broker-key", metavar="KEY", help="The broker's public key, or its file.")
-    ] = "",
+    key: KeyOption = None,
+    broker_key: BrokerKey = "",
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list of the workers at the end.")] = False,
 ) -> None:
     """Start the workers of a running line again, one after another, while frames flow; none is lost or run twice.
@@ -108,19 +106,18 @@ def rolling_restart(
     """
     from json import dumps
 
-    from broker.keyring import Keyring
     from broker.keys import KeysError
     from broker.operator import Operator, Unanswered
     from ops.rolling import Rolling, RollingError
 
-    described = _load(line)
+    described = load(line)
     try:
         credentials = Keyring(described, line, key).credentials("operator", "broker", broker_key)
         with Operator(control or described.endpoints.control, credentials=credentials) as operator:
             rolling = Rolling(operator, described, line, timeout=timeout, say=lambda text: typer.echo(text, err=True))
             done = rolling.run(model or [], stand_in=stand_in)
     except KeysError as error:
-        raise _usage(str(error)) from None
+        raise usage(str(error)) from None
     except (RollingError, Unanswered) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
@@ -168,7 +165,7 @@ def demo(
     from ops.demo_line import NO_MODEL, DemoError, Settings
 
     if not model:
-        raise _usage(NO_MODEL)
+        raise usage(NO_MODEL)
     settings = Settings(
         models=model,
         sources=camera or ["synthetic:"] * cameras,
@@ -184,7 +181,7 @@ def demo(
     try:
         raise typer.Exit(command.run(settings))
     except DemoError as error:
-        raise _usage(str(error)) from None
+        raise usage(str(error)) from None
 
 
 @app.command()
@@ -211,24 +208,12 @@ def doctor(
 
     checks = [*command.software(), *machine.machine()]
     if line is not None:
-        checks += demands.for_line(_load(line), line)
+        checks += demands.for_line(load(line), line)
     if json:
         typer.echo(command.to_json(checks))
     else:
         Console().print(command.table(checks))
     raise typer.Exit(1 if command.failed(checks) else 0)
-
-
-def _load(path: Path) -> Line:
-    try:
-        return line_file.load(path)
-    except LineError as error:
-        raise _usage(str(error)) from None
-
-
-def _usage(message: str) -> typer.Exit:
-    typer.echo(message, err=True)
-    return typer.Exit(2)
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ import tomli_w
 import typer
 
 from broker import keys
-from broker import line as line_file
 from broker.document import meant
 from broker.keys import PUBLIC, SECRET, KeysError
-from broker.line import Line, LineError, Role
+from broker.line import Line, Role
+from ops.usage import load, usage
 
 app = typer.Typer(help="Make and show the keys of a line (CURVE).", no_args_is_help=True)
 
@@ -47,7 +47,7 @@ def new(
     """
     role = "broker" if server else role
     if role not in ROLES:
-        raise _usage(f"--role {role}: one of {', '.join(ROLES)}{meant(role, ROLES)}")
+        raise usage(f"--role {role}: one of {', '.join(ROLES)}{meant(role, ROLES)}")
     made = _create(folder, name)
     typer.echo(f"wrote {folder / name}{SECRET}{_mode()} and {folder / name}{PUBLIC}", err=True)
     typer.echo(_table({name: _entry(role, made, camera or [name])}).rstrip())
@@ -69,11 +69,11 @@ def show(
     """
     names = name or sorted({path.stem for ending in (PUBLIC, SECRET) for path in folder.glob(f"*{ending}")})
     if not names:
-        raise _usage(f"{folder}: there is no key; gongwei keys new makes one")
+        raise usage(f"{folder}: there is no key; gongwei keys new makes one")
     try:
         found = {one: keys.public_key(str(_file(folder, one))) for one in names}
     except KeysError as error:
-        raise _usage(str(error)) from None
+        raise usage(str(error)) from None
     typer.echo(jsons.dumps(found, indent=2) if json else "\n".join(f"{found[one]}  {one}" for one in names))
 
 
@@ -91,9 +91,9 @@ def line(
 
       gongwei keys line line.toml >> line.toml
     """
-    described = _load(line)
+    described = load(line)
     if described.security is not None:
-        raise _usage(f"{line}: has [security] already; add keys to it with gongwei keys new")
+        raise usage(f"{line}: has [security] already; add keys to it with gongwei keys new")
     where = line.parent / folder
     cameras = {_key_name(camera): camera for camera in described.cameras}
     listed = {
@@ -119,14 +119,14 @@ def _ensure(folder: Path, name: str) -> keys.Certificate:
         secret = folder / f"{name}{SECRET}"
         return keys.read(secret) if secret.exists() else keys.create(folder, name)
     except KeysError as error:
-        raise _usage(str(error)) from None
+        raise usage(str(error)) from None
 
 
 def _create(folder: Path, name: str) -> keys.Certificate:
     try:
         return keys.create(folder, name)
     except KeysError as error:
-        raise _usage(str(error)) from None
+        raise usage(str(error)) from None
 
 
 def _entry(role: str, made: keys.Certificate, cameras: list[str]) -> dict[str, object]:
@@ -145,15 +145,3 @@ def _file(folder: Path, name: str) -> Path:
 
 def _mode() -> str:
     return " (mode 0600)" if os.name == "posix" else " (with the access list of its folder)"
-
-
-def _load(path: Path) -> Line:
-    try:
-        return line_file.load(path)
-    except LineError as error:
-        raise _usage(str(error)) from None
-
-
-def _usage(message: str) -> typer.Exit:
-    typer.echo(message, err=True)
-    return typer.Exit(2)

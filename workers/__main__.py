@@ -13,7 +13,7 @@ import typer
 from broker import line as line_file
 from broker import log
 from broker.ending import when_asked_to_end
-from broker.keyring import Keyring
+from broker.keyring import BrokerKey, KeyOption, Keyring
 from broker.keys import KeysError
 from broker.line import Line, LineError
 from workers import heap, operate
@@ -22,7 +22,6 @@ from workers.errors import WorkersError
 from workers.flags import Flags, hints, model_options
 from workers.metrics import served
 from workers.model import Hints
-from workers.operate import BrokerKey, KeyOption
 from workers.worker import Worker, default_name
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)

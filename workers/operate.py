@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from broker import line as line_file
-from broker.keyring import Keyring
+from broker.keyring import BrokerKey, KeyOption, Keyring
 from broker.keys import KeysError
 from broker.line import Endpoints, LineError
 from broker.operator import Operator, Unanswered
@@ -28,10 +28,6 @@ SHORT: Final = 12
 LineOption = Annotated[Path | None, typer.Option("--line", help="The line file (TOML).", show_default=False)]
 ControlOption = Annotated[str, typer.Option(help="The broker's control endpoint; default: the line file's.")]
 ModelOption = Annotated[list[str] | None, typer.Option("--model", help="Sessions of this model; repeat.")]
-KeyOption = Annotated[
-    Path | None, typer.Option("--key", metavar="FILE", help="Own secret key; default: from the line file's folder.")
-]
-BrokerKey = Annotated[str, typer.Option("--broker-key", metavar="KEY", help="The broker's public key, or its file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
