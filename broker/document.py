@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 import json
 import math
@@ -124,8 +125,7 @@ def _check_table(path: KeyPath, table: Mapping[str, Any], key_kind: Any, kind: A
 
 
 def _check_struct(path: KeyPath, table: Mapping[str, Any], kind: type[Struct]) -> Iterator[Problem]:
-    kinds = get_type_hints(kind, include_extras=True)
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    kinds, fields = _shape(kind)
     for key, value in table.items():
         if key in fields:
             yield from _check((*path, key), value, kinds[key])
@@ -137,6 +137,13 @@ def _check_struct(path: KeyPath, table: Mapping[str, Any], kind: type[Struct]) -
     for name, field in fields.items():
         if name not in table and field.default is NODEFAULT and field.default_factory is NODEFAULT:
             yield Problem((*path, name), f"missing; needed: {_allowed(kinds[name])}")
+
+
+@functools.cache
+def _shape(kind: type[Struct]) -> tuple[dict[str, Any], dict[str, msgspec.structs.FieldInfo]]:
+    """The types and the fields of a Struct by name. Kept: evaluating annotations takes most of the time of a check."""
+    kinds = get_type_hints(kind, include_extras=True)
+    return kinds, {field.name: field for field in msgspec.structs.fields(kind)}
 
 
 def _without_none(kind: Any) -> Any:

@@ -22,3 +22,6 @@ if PIXELS_VARIABLE not in os.environ:
     os.environ[PIXELS_VARIABLE] = str(DEFAULT_PIXELS)
 # A refused picture is counted and answered by us; OpenCV's own warning per picture would only flood the log.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+# numpy's BLAS starts a thread per core when it is imported, and they spin: 1.2 s of processor time on 16 cores. Nothing
+# here multiplies matrices that are worth more than one.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -6,6 +6,17 @@ from broker import line
 from broker.line import LineError
 from tests.fuzz import corpus
 
+#: The shortest line there is, and sections that it may have: most inputs then take the parser little time.
+LEAST = b"[stations.s]\n[cameras.c]\nstation='s'\n[models.m]\n[routes.c]\nmodels=['m']\n"
+SMALL = (
+    b"",
+    b"[stations.s.rules]\nng=['a']\nleast_score=0.4\nrequired={b=4}\n",
+    b"[ledger]\nkeep_days=1.5\nkeep_gb=2\n",
+    b"[security.keys.k]\nrole='camera'\npublic='" + b"a" * 40 + b"'\ncameras=['c']\n",
+    b"[endpoints]\nfrontend='ipc://a'\nsessions=[7100,7199]\nmetrics=0\n",
+    b"[limits]\nwindow=1\nqueue_bytes=1_048_576\n",
+)
+
 
 def seeds() -> list[bytes]:
     page = (corpus.ROOT / "docs" / "line.md").read_text(encoding="utf-8")
@@ -13,6 +24,7 @@ def seeds() -> list[bytes]:
     return [
         *(block.split("```")[0].encode() for block in page.split("```toml\n")[1:]),
         *(path.read_bytes() for path in examples),
+        *(LEAST + section for section in SMALL),
         *corpus.files("line"),
     ]
 
