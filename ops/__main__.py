@@ -12,11 +12,13 @@ from broker.keyring import BrokerKey, KeyOption, Keyring
 from ops.bench import app as bench
 from ops.chaos.command import chaos
 from ops.keys import app as keys
+from ops.units import units
 from ops.usage import load, usage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 app.add_typer(bench, name="bench")
 app.command()(chaos)
+app.command()(units)
 app.add_typer(keys, name="keys")
 
 
