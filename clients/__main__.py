@@ -73,8 +73,8 @@ def camera(
     credit is skipped, counted and reported. At Ctrl-C no more pictures are
     taken, and what is under way settles first; a second one does not wait.
 
-    Exit code 1 if not every frame was settled, 2 for what cannot be
-    understood.
+    Exit code 1 if not every frame was settled or no broker ever answered,
+    2 for what cannot be understood.
 
     Examples:
 

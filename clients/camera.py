@@ -132,8 +132,16 @@ class Camera:
         if self._link is None:
             return
         if not self.flush(self.deadline + 1.0 if timeout is None else timeout):
-            logger.warning("closed with unsettled frames", camera=self.name, unsettled=len(self._holder.held))
+            self._warn_of_the_rest(self.stats)
         self._shut()
+
+    def _warn_of_the_rest(self, stats: Stats) -> None:
+        """Whatever is left when a camera closes is said, and as what it is."""
+        if stats.unsettled:
+            logger.warning("closed with unsettled frames", camera=self.name, unsettled=stats.unsettled)
+        if stats.untold:
+            why = "closed with skips that the broker was not told of"
+            logger.warning(why, camera=self.name, endpoint=self.endpoint, untold=stats.untold)
 
     def _shut(self) -> None:
         with self._changed:  # from here on no other thread gets at the link
@@ -215,6 +223,12 @@ class Camera:
         with self._changed:
             self._wait(lambda: self._holder.idle() or bool(self._failure()), timeout)
             return self._holder.idle()
+
+    @property
+    def reached(self) -> bool:
+        """Whether a broker has welcomed this camera since it was opened."""
+        with self._changed:
+            return bool(self._holder.epoch)
 
     @property
     def stats(self) -> Stats:

@@ -72,6 +72,10 @@ class Holder:
         """Nothing is held and nothing waits to be sent."""
         return not self.held and not self._queue
 
+    def untold(self) -> int:
+        """Skips that the broker has not been told of yet."""
+        return sum(1 for seq in self._queue if seq in self.skips)
+
     def take(self, encoded: Encoded, part: str | None, captured_at: float) -> Key:
         """Hold a new frame; only when there is `room`."""
         seq = self._use_seq()
