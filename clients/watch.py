@@ -16,8 +16,9 @@ from clients.draw import annotate
 from clients.encoding import decode_image
 from clients.errors import ImageError
 from clients.joined import Joined, JoinedPart
+from clients.past import HistoryGone
 from clients.pictures import Pictures
-from clients.results import HistoryGone, Results
+from clients.results import Results
 
 logger = log.get(__name__)
 

@@ -24,8 +24,8 @@ from clients.board import Board, JsonLines, Lines, cells
 from clients.encoding import decode_image
 from clients.errors import ImageError
 from clients.joined import Joined, JoinedPart, Missing, MissingCamera
+from clients.past import HistoryGone
 from clients.pictures import Shown
-from clients.results import HistoryGone
 from clients.watch import Saver, Watch, body_of
 from tests.conftest import free_port
 
