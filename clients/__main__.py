@@ -187,8 +187,11 @@ def watch(
     FOLDER/<verdict>/<camera>-<boot>-<seq>.jpg; a picture that the recorder
     does not have is counted and said at the end.
 
-    Exit code 1 if the time was out before all that was asked for had come,
-    or if no recorder answered for any picture that --save was to write.
+    A join that does not answer is said on standard error, after 2 s.
+
+    Exit code 1 if no join ever answered, if the time was out before all that
+    was asked for had come, or if no recorder answered for any picture that
+    --save was to write.
 
     Examples:
 
@@ -234,8 +237,10 @@ def watch(
     view = JsonLines(sys.stdout.buffer) if json else Board(console) if console.is_terminal else Lines(sys.stdout)
     watching = Watch(results, view, saver, frames=frames, timeout=timeout, bookmark=mark)
     when_asked_to_end(watching.stop)
-    with results, recorder, view:
+    with publish.usage_errors(), results, recorder, view:
         complete = watching.run()
+    if not complete:
+        typer.echo(watching.shortfall(), err=True)
     if saver is not None:
         typer.echo(saver.summary(), err=True)
     raise typer.Exit(0 if complete and not (saver is not None and saver.unanswered) else 1)

@@ -19,7 +19,7 @@ from broker.line import CameraEntry, Endpoints, Line, LineError
 from broker.wire import Policy
 from clients.bookmark import BookmarkError
 from clients.camera import Camera
-from clients.errors import CameraError, SourceError
+from clients.errors import CameraError, EndpointError, SourceError
 from clients.feed import Feed
 from clients.progress import Progress, describe
 from clients.sources import SPECS
@@ -36,7 +36,7 @@ def usage_errors() -> Iterator[None]:
     """What cannot be understood ends the process with the reason and exit code 2."""
     try:
         yield
-    except (LineError, SourceError, CameraError, BookmarkError, KeysError) as error:
+    except (LineError, SourceError, CameraError, BookmarkError, EndpointError, KeysError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
 
