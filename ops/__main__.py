@@ -195,7 +195,7 @@ def doctor(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
 ) -> None:
-    """Check this machine: Python and libraries, GPU, clocks, memory, and with --line its ports, files and disk.
+    """Check this machine: Python and libraries, GPU, clocks, memory, and with --line its ports, files, keys and disk.
 
     Exit code 1 if a check failed; warnings do not count.
 
