@@ -210,15 +210,17 @@ def check(
 def tiny(out: Annotated[Path, typer.Argument(help="The ONNX file to write.")]) -> None:
     """Write a tiny detector of bright spots: a model for trials that needs no download.
 
+    Its classes are white, red, green and blue.
+
     Example:  workers tiny tiny.onnx
     """
-    from workers.tiny import make
+    from workers.tiny import NAMES, make
 
     try:
         make(out)
     except OSError as error:
         raise _fail(f"{out}: cannot be written: {error.strerror}") from None
-    typer.echo(f"wrote {out} ({out.stat().st_size} bytes)")
+    typer.echo(f"wrote {out} ({out.stat().st_size} bytes), classes: {', '.join(NAMES)}")
 
 
 @app.command()
