@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any, Final
 
 import zmq
@@ -18,7 +17,6 @@ from broker.wire import (
     Drain,
     Endpoint,
     Message,
-    Ready,
     Void,
     WireError,
     data_endpoint,
@@ -26,9 +24,10 @@ from broker.wire import (
 )
 from workers.connection import Connection
 from workers.errors import WorkersError
+from workers.member import Member
 from workers.metrics import Metrics
 from workers.outbox import Outbox
-from workers.registration import REPEAT, Registration, State, class_names
+from workers.registration import REPEAT, Registration, State
 from workers.session import Session
 from workers.watchdog import Watchdog
 
@@ -38,16 +37,6 @@ logger = log.get(__name__)
 BEAT: Final = 0.1
 #: Seconds that closing a session's threads may take before they are left behind.
 STOP_TIMEOUT: Final = 2.0
-
-
-@dataclass(slots=True)
-class Member:
-    """A session and its present registration."""
-
-    session: Session
-    registration: Registration
-    #: Why the broker closed it last; the same again is not logged again.
-    reason: str = ""
 
 
 class Control:
@@ -126,22 +115,8 @@ class Control:
             session = member.session
             # A session whose thread hangs would only be handed more frames to lose.
             healthy = session.exec_age(now) <= session.exec_timeout
-            if healthy and member.registration.ready_due(now) and self._connection.send(self._ready(member)):
+            if healthy and member.registration.ready_due(now) and self._connection.send(member.ready(self._name)):
                 member.registration.ready_sent(now)
-
-    def _ready(self, member: Member) -> Ready:
-        session, registration = member.session, member.registration
-        return Ready(
-            worker=self._name,
-            session=registration.session,
-            model=registration.model,
-            sha256=session.runner.engine.signature.sha256,
-            max_batch=session.runner.max_batch,
-            exec_timeout=session.exec_timeout,
-            grant=session.window,
-            depth=session.window,
-            classes=class_names(session.runner.model.names),
-        )
 
     def _beat(self, now: float) -> None:
         if now < self._beat_due:
@@ -196,21 +171,9 @@ class Control:
             if member.registration.voided(message.session, message.reason, time.monotonic()):
                 member.session.close()
                 if message.reason != member.reason:
-                    self._tell(member, message)
+                    member.tell(message)
                 member.reason = message.reason
         self._show_sessions()
-
-    def _tell(self, member: Member, message: Void) -> None:
-        said = {"session": member.session.label, "id": message.session, "reason": message.reason}
-        match message.reason:
-            case "unknown_model":
-                logger.warning("the broker's line does not name this model: add it and reload; asking again", **said)
-            case "too_many_sessions":
-                logger.warning("the broker takes no more sessions: raise limits.sessions; asking again", **said)
-            case "other_version":
-                logger.warning("the line wants another version of this model; asking again", **said)
-            case _:
-                logger.info("session closed", **said)
 
     def _collect(self, answers: zmq.Socket[bytes]) -> None:
         while True:
