@@ -209,6 +209,22 @@ def test_a_camera_that_never_reached_a_broker_has_failed_and_says_so(
     assert "unsettled=0" not in errors and ("unsettled frames" in errors) is (policy == "monitor")
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_a_camera_that_published_nothing_has_failed_and_says_why(
+    broker: FakeBroker, live: bool, tmp_path: Path
+) -> None:
+    """A source that gives no picture; a broker that gives no credit."""
+    (tmp_path / "one.jpg").write_bytes(picture())
+    broker.window = 8 if live else 0
+    source = f"http://127.0.0.1:{free_port()}/stream" if live else tmp_path
+    process = start("camera", "--name", "cam1", "--source", source, "--broker", broker.endpoint)
+    until(lambda: len(broker.hellos) > 3, "a camera that was welcomed and greets again")
+    process.send_signal(INTERRUPT)
+    code, errors = ended(process)
+    assert code == 1, errors
+    assert ("no picture came from the source" if live else "gave no credit") in errors
+
+
 def test_a_report_that_cannot_be_written_is_said(broker: FakeBroker, tmp_path: Path) -> None:
     done = run("camera", "--name", "cam1", "--source", "synthetic:64x64", "--frames", "1", "--broker", broker.endpoint,
                "--report", tmp_path / "none" / "report.json")  # fmt: skip
