@@ -19,7 +19,22 @@ from broker.line import Line, LineError
 from workers import heap, operate
 from workers.check import looked, show
 from workers.errors import WorkersError
-from workers.flags import Flags, hints, model_options
+from workers.flags import (
+    ConfidenceOption,
+    DeviceOption,
+    EngineThreadsOption,
+    FitOption,
+    Flags,
+    IouOption,
+    LabelsOption,
+    MeanOption,
+    SizeOption,
+    StdOption,
+    StoreOption,
+    TaskOption,
+    hints,
+    model_options,
+)
 from workers.metrics import served
 from workers.model import Hints
 from workers.worker import Worker, default_name
@@ -33,34 +48,6 @@ logger = log.get("workers")
 STUCK = 1
 
 LineOption = Annotated[Path | None, typer.Option("--line", help="The line file (TOML).", show_default=False)]
-StoreOption = Annotated[Path | None, typer.Option(help="Folder of models; default: this user's gongwei/models.")]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="cpu, or cuda where onnxruntime has it; default: the line file's, else cpu.")
-]
-ConfidenceOption = Annotated[
-    float | None,
-    typer.Option(
-        help="Least score of a detection; default: the line file's, else 0.25, or less where a rule asks for less.",
-        min=0,
-        max=1,
-    ),
-]
-IouOption = Annotated[
-    float | None,
-    typer.Option(
-        help="Boxes of a class that overlap by more are one; default: the line file's, else 0.45.", min=0, max=1
-    ),
-]
-EngineThreadsOption = Annotated[
-    int | None,
-    typer.Option(help="Threads in one call; 0: the cores, divided; default: the line file's, else 0.", min=0, max=1024),
-]
-TaskOption = Annotated[str | None, typer.Option(help="detect, segment or classify, where the file does not say.")]
-LabelsOption = Annotated[Path | None, typer.Option(help="File of class names, one per line.")]
-SizeOption = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of an input that the file leaves open.")]
-MeanOption = Annotated[str | None, typer.Option(help="Grey level 0..255 that becomes 0: one number, or R,G,B.")]
-StdOption = Annotated[str | None, typer.Option(help="What the rest is divided by: one number, or R,G,B.")]
-FitOption = Annotated[str | None, typer.Option(help="letterbox, stretch or crop.")]
 
 
 def _fail(message: str, code: int = 1) -> typer.Exit:
@@ -210,15 +197,17 @@ def check(
 def tiny(out: Annotated[Path, typer.Argument(help="The ONNX file to write.")]) -> None:
     """Write a tiny detector of bright spots: a model for trials that needs no download.
 
+    Its classes are white, red, green and blue.
+
     Example:  workers tiny tiny.onnx
     """
-    from workers.tiny import make
+    from workers.tiny import NAMES, make
 
     try:
         make(out)
     except OSError as error:
         raise _fail(f"{out}: cannot be written: {error.strerror}") from None
-    typer.echo(f"wrote {out} ({out.stat().st_size} bytes)")
+    typer.echo(f"wrote {out} ({out.stat().st_size} bytes), classes: {', '.join(NAMES)}")
 
 
 @app.command()
