@@ -13,13 +13,13 @@ from typing import Final
 
 import zmq
 from zmq.utils import z85
-from zmq.utils.monitor import parse_monitor_message
 
 from broker import curve, log
 from broker.denials import Denials
 from broker.keys import Certificate
 from broker.line import KeyEntry, Security
 from broker.security import DEAF, DOORS, Denial, Guard
+from broker.socket_monitor import SocketMonitor
 
 logger = log.get(__name__)
 
@@ -27,8 +27,6 @@ _ZAP: Final = "inproc://zeromq.zap.01"
 _EVENTS: Final = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 #: Seconds that the thread has to end.
 _END_WITHIN: Final = 2.0
-#: Failed handshakes of one door that are counted in one turn.
-_BURST: Final = 256
 #: Seconds that an address may stay taken after its door was shut, and between two tries to open it again.
 _REOPEN_WITHIN: Final = 1.0
 _REOPEN_EVERY: Final = 0.002
@@ -50,7 +48,7 @@ class Gate:
         self._answers = Answers(self.guard)
         self._denials = Denials()
         self._doors: dict[Socket, str] = {}  # the domain of each
-        self._monitors: dict[Socket, str] = {}
+        self._monitors: dict[str, SocketMonitor] = {}  # by domain
         self._leaving: dict[Socket, float] = {}
 
     def open(self, context: zmq.Context[Socket]) -> None:
@@ -60,8 +58,8 @@ class Gate:
     def close(self) -> None:
         """Answer no more. The doors are closed by then."""
         self._answers.stop()
-        for monitor in self._monitors:
-            monitor.close(0)
+        for monitor in self._monitors.values():
+            monitor.close()
         self._monitors.clear()
         self._doors.clear()
         self._leaving.clear()
@@ -75,7 +73,8 @@ class Gate:
         if not curve.protects(endpoint):
             return
         curve.serve(socket, endpoint, domain, self._certificate)
-        self._monitors[socket.get_monitor_socket(_EVENTS)] = domain
+        monitor = self._monitors[domain] = SocketMonitor(socket, endpoint, _EVENTS)
+        monitor.open()
         self._doors[socket] = domain
 
     def passing_door(self, socket: Socket, endpoint: str, domain: str) -> None:
@@ -116,22 +115,15 @@ class Gate:
 
     def tend(self) -> None:
         """Once in a turn: count the handshakes that never got as far as the gate, and see those off who must leave."""
-        for monitor, domain in self._monitors.items():
-            self._note(monitor, domain)
+        for domain, monitor in self._monitors.items():
+            # Read here, not by the thread that answers: libzmq's own thread waits for whoever watches a socket, and a
+            # gate that died would stop all that goes through the doors.
+            for event in monitor.events():
+                self._denials.count("handshake", domain, event.endpoint)
         for socket, until in list(self._leaving.items()):
             socket.getsockopt(zmq.EVENTS)  # a socket that was shut ends its connections only while somebody calls it
             if time.monotonic() > until:
                 del self._leaving[socket]
-
-    def _note(self, monitor: Socket, domain: str) -> None:
-        # Read here, not by the thread that answers: libzmq's own thread waits for whoever watches a socket, and a gate
-        # that died would stop all that goes through the doors.
-        for _ in range(_BURST):
-            try:
-                event = parse_monitor_message(monitor.recv_multipart(zmq.NOBLOCK))
-            except zmq.Again:
-                return
-            self._denials.count("handshake", domain, event["endpoint"].decode("utf-8", "replace"))
 
     def samples(self) -> Counter[tuple[str, ...]]:
         """Refusals by reason; callable from any thread."""

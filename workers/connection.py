@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
+
+from broker.socket_monitor import SocketMonitor
 
 _EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
@@ -16,28 +16,19 @@ class Connection:
     of the socket. inproc has no events: it counts as connected, and a send to nobody fails there."""
 
     def __init__(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
-        self._socket = socket
-        self._monitor: Any = None
-        self._silent = endpoint.startswith("inproc:")
-        self._there = self._silent
+        self._monitor = SocketMonitor(socket, endpoint, _EVENTS)
+        self._there = False
 
     def __enter__(self) -> Self:
-        if not self._silent:
-            self._monitor = self._socket.get_monitor_socket(_EVENTS)
+        self._monitor.open()
+        self._there = self._monitor.pair is None
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._monitor is not None:
-            with suppress(zmq.ZMQError):  # the context may be terminated; closing is all that is left to do
-                self._socket.disable_monitor()
-            self._monitor.close(0)
+        self._monitor.close()
 
     def there(self) -> bool:
         """Whether it stands now."""
-        while self._monitor is not None:
-            try:
-                message = self._monitor.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            self._there = parse_monitor_message(message)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        for event in self._monitor.events():
+            self._there = event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED
         return self._there
