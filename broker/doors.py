@@ -72,6 +72,8 @@ class Doors:
         self.copies = self._bind(zmq.PUSH, "copies", HEADER_LIMIT)
         for socket in (self.frontend, self.backend, self.egress, self.control):
             self._poller.register(socket, zmq.POLLIN)
+        if self._gate is not None:
+            self._gate.watch(self._poller)
 
     def _socket(self, kind: int, most: int) -> Socket:
         assert self._context is not None

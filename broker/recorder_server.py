@@ -128,6 +128,8 @@ class RecorderServer:
         self._poller = zmq.Poller()
         for socket in (self._copies, self._live, self._pictures):
             self._poller.register(socket, zmq.POLLIN)
+        if self._gate is not None:
+            self._gate.watch(self._poller)
 
     def _turn(self) -> None:
         self._poller.poll(LONGEST_WAIT)
