@@ -229,6 +229,7 @@ def recorder(
     server = RecorderServer(
         copies=ends.copies,
         live=ends.live,
+        catchup=ends.catchup,
         pictures=ends.pictures,
         folder=folder or _beside(line, keeping.folder),
         memory=keeping.memory,

@@ -21,7 +21,7 @@ DOORS: Final[Mapping[str, frozenset[Role]]] = {
     "copies": frozenset({"recorder"}),
     "control": frozenset({"operator"}),
     "live": frozenset({"consumer", "recorder"}),
-    "catchup": frozenset({"consumer"}),
+    "catchup": frozenset({"consumer", "recorder"}),
     "pictures": frozenset({"consumer"}),
 }
 #: Doors at which a peer only receives: its messages cannot be refused, so its connection must end with its key.

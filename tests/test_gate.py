@@ -233,6 +233,9 @@ def test_the_join_learns_of_keys_from_the_broker(line: Line, keys: Keys, context
             assert live.is_let_in()
             asking.send(wire.Since(ledger_id="", seq=0))
             asking.expect(wire.End)
+            with knocking(context, zmq.DEALER, ends.catchup, keys.to("join", keys.own["recorder"])) as recorder:
+                recorder.send(wire.Since(ledger_id="", seq=0))
+                recorder.expect(wire.End)
             for role in ("camera", "worker"):
                 with knocking(context, zmq.SUB, ends.live, keys.to("join", keys.own[role])) as other:
                     assert not other.is_let_in()
