@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Final, NamedTuple
 
+from broker.consistency import LEAST_GB, too_little
 from broker.part import FORGET_AFTER
 
 #: Seconds between two looks at a ledger in which nothing is to be deleted.
@@ -37,8 +38,8 @@ REST: Final = 3.0
 #: Deletion begins so far below the limit, and becomes urgent so far below it.
 BEGINS: Final = 0.85
 URGENT: Final = 0.95
-#: The least limit in bytes: less would hold little more than the log.
-LEAST_BYTES: Final = 32 << 20
+#: The least limit in bytes.
+LEAST_BYTES: Final = round(LEAST_GB * 2**30)
 #: Share of the limit that the write-ahead log may take, and the most it may.
 LOG_SHARE: Final = 0.25
 LOG_MOST: Final = 64 << 20
@@ -59,7 +60,7 @@ class Keep(NamedTuple):
     @property
     def limit(self) -> int:
         """Bytes on the disk, the log included; 0: without limit."""
-        return max(self.bytes, LEAST_BYTES) if self.bytes else 0
+        return self.bytes
 
     @property
     def log(self) -> int:
@@ -72,7 +73,9 @@ FOR_EVER: Final = Keep()
 
 
 def keep(days: float, gb: float) -> Keep:
-    """What the line file and the command line ask for."""
+    """What the line file and the command line ask for. Raises ValueError for less GB than `LEAST_GB`."""
+    if 0 < gb < LEAST_GB:
+        raise ValueError(too_little(gb))
     return Keep(days * 86400.0, round(gb * 2**30))
 
 

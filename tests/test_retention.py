@@ -120,6 +120,16 @@ def test_without_a_limit_nothing_is_ever_done() -> None:
     assert keep(0.0, 0.0).for_ever and keep(1.5, 2.0) == Keep(129600.0, 2 << 30)
 
 
+@pytest.mark.parametrize("gb", [0.01, 0.03124])
+def test_less_than_the_least_is_refused_and_not_raised_in_silence(gb: float, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"found {gb}; the least is 0\.03125"):
+        keep(0.0, gb)
+    ledger = tmp_path / "ledger.sqlite"
+    told = CliRunner().invoke(app, ["join", "--ledger", str(ledger), "--keep-gb", str(gb)])
+    assert told.exit_code == 2 and f"--keep-gb: found {gb}; the least is 0.03125" in told.output
+    assert not ledger.exists()
+
+
 def test_what_is_too_old_is_deleted_when_nothing_waits() -> None:
     retention = Retention(Keep(seconds=100.0))
     assert retention.decide(0.0, WALL + 101, holding(1 << 20), idle=False) is None
@@ -136,7 +146,6 @@ def test_the_limit_is_held_even_while_messages_wait() -> None:
     assert decided[60][0] == Tidy(WALL - FORGET_AFTER) and decided[60][1] is None
     assert decided[70] == [old(math.inf, WALL), None]
     assert decided[74] == [old(math.inf, WALL), old(math.inf, WALL)]
-    assert Keep(bytes=1).limit == LEAST_BYTES
 
 
 def test_a_file_that_is_larger_than_its_limit_gives_free_pages_back() -> None:
