@@ -23,6 +23,7 @@ from broker.wire import Key
 from clients.cursor import Position
 from ops.__main__ import app
 from ops.chaos import consumer, pictures
+from ops.chaos.camera import order
 from ops.chaos.cast import Cast, Player
 from ops.chaos.diary import Accepted, Boot, Bye, Diary, Entry, Gone, Received, Sent, Settled, last, read
 from ops.chaos.director import Director
@@ -493,6 +494,28 @@ def test_a_fault_waits_for_its_victim_to_serve_and_strikes_it_then(cast: Cast, t
     turn_until(cast, turn)
     assert [(one.kind, one.victim, one.serving) for one in director.struck] == [(Kind.WORKER_KILL, "left-0", True)]
     assert director.struck[0].at > first and cast.players["left-0"].since >= director.struck[0].back_at
+
+
+def test_a_poison_order_that_no_camera_takes_is_given_up_and_counted(cast: Cast, tmp_path: Path) -> None:
+    director = Director(cast, tmp_path, None, None)
+    director.take([Fault(at=at, kind=Kind.POISON, victim="cam1", model="left") for at in (0.0, 1.0, 2.0)], 100.0)
+    for now in range(100, 120):
+        director.turn(float(now))
+    assert [one.kind for one in director.struck] == [Kind.POISON], "the first lies there"
+    assert director.idle and director.given_up == {Kind.POISON: 2}
+    order(tmp_path, "cam1").unlink()
+    director.take([Fault(at=0.0, kind=Kind.POISON, victim="cam1", model="left")], 130.0)
+    director.turn(130.0)
+    assert len(director.struck) == 2
+
+
+def test_an_order_to_hang_that_no_worker_takes_is_counted(cast: Cast, tmp_path: Path) -> None:
+    cast.add("left-0", "worker", ENDS)  # it never serves
+    director = Director(cast, tmp_path, None, None)
+    director.take([Fault(at=0.0, kind=Kind.WORKER_STUCK, victim="left-0", seconds=1.0)], 100.0)
+    for now in range(100, 120):
+        director.turn(float(now))
+    assert director.idle and not director.struck and director.given_up == {Kind.WORKER_STUCK: 1}
 
 
 def test_a_full_disk_takes_nothing_and_then_takes_it_again(tmp_path: Path) -> None:

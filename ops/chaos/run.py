@@ -228,6 +228,7 @@ class Run:
             seconds=round(seconds, 1),
             faults=by_kind(struck),
             serving=by_kind(one for one in struck if one.serving),
+            given_up={kind.value: count for kind, count in sorted(self._director.given_up.items())},
             exits=dict(sorted(self._cast.exits.items())),
             crashes=self._cast.crashes,
             skipped={kind.value: reason for kind, reason in self.skipped.items()},
