@@ -55,6 +55,7 @@ def show(report: Report, console: Console) -> None:
     console.print(_faults(report), _recovery(report.times))
     console.print(
         f"frames: {verdict.sent} sent, {verdict.promised} promised, {verdict.rows} in the ledger,"
+        f" {verdict.purged} of them deleted since,"
         f" {verdict.incomplete} incomplete, {verdict.retried} answers at a second try or later"
     )
     console.print(
