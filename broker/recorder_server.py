@@ -22,7 +22,7 @@ from broker.missed import Missed
 from broker.recorder import Counts, Recorder
 from broker.rereading import Rereading
 from broker.socket_monitor import SocketMonitor
-from broker.wire import Ask, Copy, Key, Message, Picture, Published, Verdict, WireError
+from broker.wire import Ask, Copy, Gone, Key, Message, Picture, Published, Verdict, WireError
 
 logger = log.get(__name__)
 
@@ -200,6 +200,11 @@ class RecorderServer:
     def _catch_up(self, now: float) -> None:
         """Ask for the verdicts that did not come, and take those that were asked for."""
         for message in self._inquiry.answers():
+            if isinstance(message, Gone):
+                self.counts["verdicts_gone_total",] += 1
+                logger.warning(
+                    "verdicts are lost: the ledger was replaced, or has deleted them", oldest_seq=message.oldest
+                )
             for entry in self._missed.answered(message, now):
                 self.counts["verdicts_caught_up_total",] += 1
                 self._checked(self._judge, entry.body)

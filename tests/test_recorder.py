@@ -400,6 +400,13 @@ def test_a_join_that_is_silent_is_asked_again(rig: Rig) -> None:
     wait_for(rig.answer)
 
 
+def test_verdicts_that_are_gone_are_counted(rig: Rig) -> None:
+    wait_for(lambda: rig.catchup.poll(10))
+    identity, *_ = rig.catchup.recv_multipart()
+    rig.catchup.send_multipart([identity, *wire.encode(Gone(ledger_id="l", oldest=5))])
+    wait_for(lambda: rig.server.counts["verdicts_gone_total",] == 1)
+
+
 def came(seq: int, previous: int | None, ledger: str = "l") -> Published:
     return Published(ledger_id=ledger, seq=seq, previous=previous)
 

@@ -244,8 +244,6 @@ class Run:
 
 def _explain(player: Player, code: int) -> str:
     """The fault that ended a process, which nobody killed: a poison picture, or its own watchdog after a hang."""
-    if player.role != "worker":
-        return ""
-    if code == EXIT_CODE:
+    if player.role == "worker" and code == EXIT_CODE:
         return "poison"
-    return "watchdog" if player.strained and code == _WATCHDOG else ""
+    return "watchdog" if player.role == "worker" and player.strained and code == _WATCHDOG else ""
