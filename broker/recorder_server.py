@@ -18,6 +18,7 @@ from broker import curve, log, wire
 from broker.curve import Credentials
 from broker.gate import Gate
 from broker.recorder import Counts, Recorder
+from broker.redial import keep_trying
 from broker.rereading import Rereading
 from broker.wire import Ask, Copy, Key, Message, Picture, Verdict, WireError
 
@@ -118,11 +119,13 @@ class RecorderServer:
         self._pictures.bind(pictures)
         self._copies = stack.enter_context(context.socket(zmq.PULL))
         self._copies.setsockopt(zmq.RCVHWM, COPIES_WAITING)
+        keep_trying(self._copies)
         curve.call(self._copies, copies, self._broker)
         self._copies.connect(copies)
         self._live = stack.enter_context(context.socket(zmq.SUB))
         self._live.setsockopt(zmq.RCVHWM, 10_000)
         self._live.subscribe(b"frame/")
+        keep_trying(self._live)
         curve.call(self._live, live, self._join)
         self._live.connect(live)
         self._poller = zmq.Poller()

@@ -12,7 +12,8 @@ from zmq.utils.monitor import parse_monitor_message
 
 from broker import curve
 from broker.curve import Credentials
-from broker.wire import COPY_THRESHOLD, RECONNECT_IVL, RECONNECT_IVL_MAX, encode
+from broker.redial import keep_trying
+from broker.wire import COPY_THRESHOLD, encode
 from clients.held import Outgoing
 
 #: Messages taken in one turn at most.
@@ -69,8 +70,7 @@ class Dealer:
     def _configure(self, socket: zmq.Socket[bytes]) -> None:
         socket.linger = 0
         socket.sndhwm = self._frames + SPARE
-        socket.reconnect_ivl = RECONNECT_IVL
-        socket.reconnect_ivl_max = RECONNECT_IVL_MAX
+        keep_trying(socket)
         socket.handshake_ivl = 2000
         socket.heartbeat_ivl = 1000
         socket.heartbeat_timeout = 3000

@@ -10,6 +10,7 @@ import zmq
 
 from broker import curve, wire
 from broker.curve import Credentials
+from broker.redial import keep_trying
 from broker.wire import Ask, Encoding, Key, Picture, WireError
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -80,8 +81,7 @@ class Pictures:
             context: Any = self._given or self._context
             self._socket = context.socket(zmq.DEALER)
             self._socket.linger = 0
-            self._socket.reconnect_ivl = wire.RECONNECT_IVL
-            self._socket.reconnect_ivl_max = wire.RECONNECT_IVL_MAX
+            keep_trying(self._socket)
             curve.call(self._socket, self._endpoint, self._credentials)
             self._socket.connect(self._endpoint)
         return self._socket

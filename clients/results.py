@@ -14,6 +14,7 @@ import zmq
 
 from broker import curve, wire
 from broker.curve import Credentials
+from broker.redial import keep_trying
 from broker.wire import End, Entry, Gone, Page, Published, Since, WireError
 from clients.cursor import Cursor, Position, Step
 from clients.errors import ClientError
@@ -249,8 +250,7 @@ class Results:
     def _connect(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
         socket = (self._context or self._own).socket(kind)
         socket.linger = 0
-        socket.reconnect_ivl = wire.RECONNECT_IVL
-        socket.reconnect_ivl_max = wire.RECONNECT_IVL_MAX
+        keep_trying(socket)
         socket.heartbeat_ivl = 1000
         socket.heartbeat_timeout = 3000
         if kind == zmq.SUB:

@@ -12,12 +12,11 @@ import zmq
 
 from broker import curve, log, silence
 from broker.curve import Credentials
+from broker.redial import keep_trying
 from broker.silence import Silence
 from broker.wire import (
     BATCH_LIMIT,
     HEADER_LIMIT,
-    RECONNECT_IVL,
-    RECONNECT_IVL_MAX,
     Beat,
     Drain,
     Endpoint,
@@ -118,7 +117,7 @@ class Control:
         dealer.sndhwm = SEND_LIMIT
         dealer.linger = 1000
         dealer.maxmsgsize = BATCH_LIMIT + HEADER_LIMIT
-        dealer.reconnect_ivl, dealer.reconnect_ivl_max = RECONNECT_IVL, RECONNECT_IVL_MAX
+        keep_trying(dealer)
         dealer.handshake_ivl = 2000
         dealer.heartbeat_ivl, dealer.heartbeat_timeout = 1000, 3000
         curve.call(dealer, self._backend, self._credentials)
