@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +31,7 @@ class Player:
     `serving`: a worker said so; `strained`: it was stopped, or one of its calls was made to hang, so that its own
     watchdog may end it; `excused`: it was asked to end before it could know how."""
 
-    def __init__(self, name: str, role: str, argv: tuple[str, ...], log: Path) -> None:
+    def __init__(self, name: str, role: str, argv: tuple[str, ...], log: Path, env: Mapping[str, str]) -> None:
         self.name = name
         self.role = role
         self.argv = argv
@@ -44,6 +44,7 @@ class Player:
         self.excused = False
         self.tail: deque[str] = deque(maxlen=_KEPT)
         self._log = log
+        self._env = {**_QUIET, **env}
         self._process: Process | None = None
 
     @property
@@ -56,7 +57,7 @@ class Player:
         self.ending_by = None
         with self._log.open("a", encoding="utf-8") as log:
             log.write("--- start\n")
-        self._process = Process(self.argv, self._line, env=_QUIET)
+        self._process = Process(self.argv, self._line, env=self._env)
         self._process.start()
         self.since = time.monotonic()
 
@@ -135,9 +136,9 @@ class Cast:
         """`call(name)` before each start of a process."""
         self._on_start = call
 
-    def add(self, name: str, role: str, argv: tuple[str, ...]) -> None:
+    def add(self, name: str, role: str, argv: tuple[str, ...], env: Mapping[str, str] | None = None) -> None:
         """A new process, started now."""
-        self.players[name] = Player(name, role, argv, self._folder / f"{name}.log")
+        self.players[name] = Player(name, role, argv, self._folder / f"{name}.log", env or {})
         self.start(name)
 
     def start(self, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -63,7 +64,7 @@ def _received(result: Joined, position: Position | None) -> Received:
     if position is None or position.seq != result.seq:
         raise RuntimeError(f"the cursor is at {position} after publication {result.seq}")
     camera, boot, frame = result.key
-    return Received(position.ledger_id, position.seq, camera, boot, frame, result.outcome)
+    return Received(position.ledger_id, position.seq, camera, boot, frame, result.outcome, round(time.monotonic(), 6))
 
 
 def main() -> None:

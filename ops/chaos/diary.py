@@ -50,8 +50,8 @@ class Bye(Struct, frozen=True, tag=True):
 
 
 class Received(Struct, frozen=True, tag=True):
-    """The consumer received publication `seq` of a ledger. The line is its cursor as well: one write, so that a kill
-    leaves both or none."""
+    """The consumer received publication `seq` of a ledger at a monotonic instant. The line is its cursor as well: one
+    write, so that a kill leaves both or none."""
 
     ledger: str
     seq: int
@@ -59,6 +59,7 @@ class Received(Struct, frozen=True, tag=True):
     boot: str
     frame: int
     outcome: str
+    at: float = 0.0
 
 
 class Gone(Struct, frozen=True, tag=True):

@@ -65,10 +65,12 @@ class Told:
 
 @dataclass(slots=True)
 class Heard:
-    """What the consumer received: how often each frame came, and with which outcome; what it was told is gone."""
+    """What the consumer received: how often each frame came, with which outcome, and the monotonic instant at which it
+    first did; what it was told is gone."""
 
     frames: Counter[Key] = field(default_factory=Counter)
     outcomes: dict[Key, str] = field(default_factory=dict)
+    at: dict[Key, float] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
 
     @classmethod
@@ -81,6 +83,7 @@ class Heard:
                     key = Key(entry.camera, entry.boot, entry.frame)
                     heard.frames[key] += 1
                     heard.outcomes[key] = entry.outcome
+                    heard.at.setdefault(key, entry.at)
                 case Gone():
                     heard.gone.append(entry.text)
         return heard
