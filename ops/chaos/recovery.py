@@ -67,7 +67,8 @@ class Times(Struct, frozen=True, kw_only=True):
     Poison pictures are apart: each waits for three deaths. `recovery`: by kind of fault, in a run of one kind at a time
     the kind's own; of frames of dead workers `service` seconds, one call of the model, are taken off. `around`: by kind
     of network fault, the frames of cameras on the near side of it that were under way or captured while it lasted: from
-    its beginning, or their capture, to the consumer; `again`: those of them that another worker had to do again."""
+    its beginning, or their capture, to the consumer; `again`: those of them that a worker had to do again, and those of
+    the cameras beyond it that were under way when it began."""
 
     settled: Spread
     clear: Spread
@@ -112,14 +113,15 @@ def _around(
     told: Iterable[Told], rows: Rows, heard: Heard, struck: Iterable[Struck], far: Collection[str]
 ) -> Iterator[tuple[Kind, float, bool]]:
     """Of each fault of the network, the frames whose way it crossed: (kind, seconds, whether it was tried again)."""
-    sent = [(one.key(seq), frame) for one in told if one.camera not in far for seq, frame in one.sent.items()]
-    lives = [(key, frame.at, heard.at[key]) for key, frame in sent if key in heard.at and not frame.poison]
+    sent = [(one.key(seq), frame) for one in told for seq, frame in one.sent.items()]
+    ended = heard.at.keys() & rows.frames.keys()
+    lives = [(key, frame.at, heard.at[key]) for key, frame in sent if key in ended and not frame.poison]
     for one in struck:
-        if one.kind in NET:
-            for key, captured_at, received_at in lives:
-                if captured_at < one.back_at and received_at > one.at:
-                    again = any(answer.tries > 1 for answer in rows.frames[key].answers.values())
-                    yield one.kind, received_at - max(captured_at, one.at), again
+        for key, captured_at, received_at in lives if one.kind in NET else ():
+            again = any(answer.tries > 1 for answer in rows.frames[key].answers.values())
+            until = (one.at if again else -math.inf) if key.camera in far else one.back_at
+            if captured_at < until and received_at > one.at:
+                yield one.kind, received_at - max(captured_at, one.at), again
 
 
 def _by_kind(measured: Iterable[tuple[Kind, float]]) -> dict[str, Spread]:
