@@ -31,6 +31,10 @@ def chaos(
         str | None, typer.Option(metavar="KIND", help="Instead: this kind alone, one after another, undisturbed.")
     ] = None,
     times: Annotated[int, typer.Option(min=1, help="How often, with --each.")] = 20,
+    lasts: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=300.0, help="Seconds that each lasts, with --each; without: as its kind does."),
+    ] = None,
     cameras: Annotated[int, typer.Option(min=1, max=16, help="Camera processes.")] = 2,
     workers: Annotated[int, typer.Option(min=1, max=8, help="Worker processes of each of the two models.")] = 3,
     rate: Annotated[float, typer.Option(min=0.1, help="Frames/s of each camera.")] = 25.0,
@@ -49,10 +53,10 @@ def chaos(
     """Strike a whole line here with faults, and hold what was promised against what came of it.
 
     Cameras, broker, join, workers of two models and a consumer run as processes; they are killed, stopped, restarted,
-    fed poison pictures, their disk filled, their network cut. All is real but the workers' engine, which obeys the
-    pictures. Exit code 1 if a frame that a camera was told is accepted was lost or came twice, if a status is not true,
-    or if a process ended for no reason of the run's; 2 for wrong options. What this machine cannot do is skipped, and
-    said.
+    fed poison pictures, their disk filled, their network cut or made bad, their clocks set. All is real but the
+    workers' engine, which obeys the pictures. Exit code 1 if a frame that a camera was told is accepted was lost or
+    came twice, if a status is not true, or if a process ended for no reason of the run's; 2 for wrong options. What
+    this machine cannot do is skipped, and said.
 
     Examples:
 
@@ -65,6 +69,8 @@ def chaos(
       gongwei chaos --each broker-kill --times 30
 
       gongwei chaos --deadline 10 --retain 25
+
+      gongwei chaos --each net-cut --lasts 30 --times 3 --deadline 60
     """
     from ops.chaos.settings import Settings
 
@@ -76,6 +82,7 @@ def chaos(
         kinds={} if each else _kinds(faults),
         each=_kind(each) if each else None,
         times=times,
+        lasts=lasts,
         cameras=cameras,
         workers=workers,
         rate=rate,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -69,7 +70,8 @@ def _received(result: Joined, position: Position | None) -> Received:
         model: Answer(body["status"], body["reason"], body["tries"], score(body["status"], body))
         for model, body in result.results.items()
     }
-    return Received(position.ledger_id, position.seq, camera, boot, frame, result.outcome, answers)
+    at = round(time.monotonic(), 6)
+    return Received(position.ledger_id, position.seq, camera, boot, frame, result.outcome, answers, at)
 
 
 def main() -> None:

@@ -52,8 +52,8 @@ class Bye(Struct, frozen=True, tag=True):
 
 
 class Received(Struct, frozen=True, tag=True):
-    """The consumer received publication `seq` of a ledger, with an answer of each model. The line is its cursor as
-    well: one write, so that a kill leaves both or none."""
+    """The consumer received publication `seq` of a ledger at a monotonic instant, with an answer of each model. The
+    line is its cursor as well: one write, so that a kill leaves both or none."""
 
     ledger: str
     seq: int
@@ -62,6 +62,7 @@ class Received(Struct, frozen=True, tag=True):
     frame: int
     outcome: str
     answers: dict[str, Answer] = {}
+    at: float = 0.0
 
 
 class Gone(Struct, frozen=True, tag=True):

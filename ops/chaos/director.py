@@ -11,8 +11,7 @@ from pathlib import Path
 
 from ops.chaos.camera import order
 from ops.chaos.cast import Cast
-from ops.chaos.disk import Disk
-from ops.chaos.network import Network
+from ops.chaos.equipment import Equipment
 from ops.chaos.recovery import Struck
 from ops.chaos.schedule import Fault, Kind
 from ops.chaos.settings import model_of, orders
@@ -34,16 +33,14 @@ class Director:
         self,
         cast: Cast,
         folder: Path,
-        disk: Disk | None,
-        network: Network | None,
+        equipment: Equipment,
         on_fault: Callable[[Fault], None] = lambda fault: None,
     ) -> None:
         self.struck: list[Struck] = []
         self.given_up: Counter[Kind] = Counter()
         self._cast = cast
         self._folder = folder
-        self._disk = disk
-        self._network = network
+        self._equipment = equipment
         self._on_fault = on_fault
         self._due: list[tuple[float, int, Callable[[float], None]]] = []
         self._number = count()
@@ -82,7 +79,7 @@ class Director:
         heapq.heappush(self._due, (when, next(self._number), act))
 
     def _await(self, fault: Fault, until: float, now: float) -> None:
-        if fault.kind.role and now < until and not self._serving(fault.victim):
+        if (fault.kind.role or fault.jump) and now < until and not self._serving(fault.victim):
             self._at(now + _GLANCE, lambda now: self._await(fault, until, now))
         else:
             self._begin(fault, now)
@@ -100,6 +97,8 @@ class Director:
                 self._stick(fault, now)
             case "full":
                 self._fill(fault, now)
+            case "jump":
+                self._jump(fault, now)
             case _ if fault.kind is Kind.POISON:
                 self._poison(fault, now)
             case _:
@@ -176,16 +175,22 @@ class Director:
         place(now)
 
     def _fill(self, fault: Fault, now: float) -> None:
-        if self._disk is not None:
-            disk = self._disk
+        disk = self._equipment.disk
+        if disk is not None:
             disk.fill()
             self._later(fault, now, disk.free)
 
     def _cut(self, fault: Fault, now: float) -> None:
-        if self._network is not None:
-            network = self._network
-            network.begin(fault.kind)
-            self._later(fault, now, lambda: network.end(fault.kind))
+        network = self._equipment.network
+        if network is not None:
+            network.begin(fault)
+            self._later(fault, now, lambda: network.end(fault))
+
+    def _jump(self, fault: Fault, now: float) -> None:
+        clocks = self._equipment.clocks
+        if clocks is not None:
+            clocks.set(fault.victim, fault.jump)
+            self._later(fault, now, lambda: clocks.set(fault.victim, 0.0))
 
     def _later(self, fault: Fault, now: float, put_right: Callable[[], None]) -> None:
         def end(_: float) -> None:

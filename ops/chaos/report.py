@@ -90,6 +90,8 @@ def _recovery(times: Times) -> Table:
         "  away from outages": times.clear,
         "  poison": times.poison,
         **{f"recovery {kind}": spread for kind, spread in times.recovery.items()},
+        **{f"around {kind}": spread for kind, spread in times.around.items()},
+        **{f"done again, {kind}": spread for kind, spread in times.again.items()},
     }
     for name, spread in rows.items():
         table.add_row(name, str(spread.count), *(_number(value) for value in (spread.p50, spread.p99, spread.max)))

@@ -25,6 +25,8 @@ class ChaosError(Exception):
 class Settings(Struct, frozen=True, kw_only=True):
     """`kinds`: how often each strikes, None: as its rate says. `each`: instead, this kind alone, `times` times.
 
+    `lasts`: seconds of each fault of a kind that is struck by itself, None: as its kind does.
+
     `rate` frames/s of each camera of about `size` bytes; `workers` processes of each model, whose calls take `delay`
     seconds; `deadline` seconds of every frame; `window` unsettled frames of a camera.
     `retain`: seconds that the ledger keeps a frame, 0: for ever.
@@ -35,6 +37,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     kinds: Mapping[Kind, int | None] = {}
     each: Kind | None = None
     times: int = 0
+    lasts: float | None = None
     cameras: int = 2
     workers: int = 3
     rate: float = 25.0
@@ -62,7 +65,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         victims = Victims(cameras=self.camera_names, workers=self.worker_names)
         wanted = self.wanted(skipped)
         if self.each is not None:
-            return alone(self.seed, self.each, wanted.get(self.each, 0), victims)
+            return alone(self.seed, self.each, wanted.get(self.each, 0), victims, self.lasts)
         return mixed(self.seed, self.seconds, wanted, victims)
 
 
