@@ -66,6 +66,13 @@ def test_detector_of_symbolic_rows_and_batch() -> None:
     assert described((None, None, 7), names="{0: 'good', 1: 'bad'}").names == ("good", "bad")
 
 
+def test_random_weights_are_known_by_the_file_and_another_word_is_refused() -> None:
+    assert not described(DETECTOR).random
+    said: dict[str, Any] = {"gongwei.weights": "random"}
+    assert described(DETECTOR, **said).random
+    refused(DETECTOR, match=r"gongwei.weights 'Random'; known: random", **dict.fromkeys(said, "Random"))
+
+
 def test_coco_has_80_different_names() -> None:
     assert len(set(coco.NAMES)) == 80
 

@@ -26,11 +26,22 @@ def looked(options: ModelOptions, paths: list[Path]) -> Iterator[tuple[Path, dic
 def show(path: Path, body: dict[str, Any]) -> None:
     """Print a result body as a table."""
     entries = body.get("detections", body.get("classes", []))
-    table = Table("class", "score", "box", "area", title=f"{path}: {len(entries)} {_kind(body)}", title_justify="left")
+    table = Table(
+        "class",
+        "score",
+        "box",
+        "area",
+        title=f"{path}: {len(entries)} {_kind(body)}{_warning(body)}",
+        title_justify="left",
+    )
     for entry in entries:
         box = " ".join(f"{edge:.0f}" for edge in entry.get("box", []))
         table.add_row(entry["name"], f"{entry['score']:.3f}", box, f"{entry['area']:.0f}" if "area" in entry else "")
     Console().print(table)
+
+
+def _warning(body: dict[str, Any]) -> str:
+    return " of random weights" if body.get("random") else ""
 
 
 def _kind(body: dict[str, Any]) -> str:

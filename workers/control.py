@@ -163,6 +163,7 @@ class Control:
             grant=session.window,
             depth=session.window,
             classes=class_names(session.runner.model.names),
+            random=session.runner.model.random,
         )
 
     def _beat(self, dealer: zmq.Socket[bytes], now: float) -> None:

@@ -47,7 +47,8 @@ class Hints:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model as the worker uses it. `size`: (height, width) of its input; `batch`: its fixed batch, None: any."""
+    """A model as the worker uses it. `size`: (height, width) of its input; `batch`: its fixed batch, None: any;
+    `random`: its weights are, so that what it answers is no answer."""
 
     task: Task
     names: tuple[str, ...]
@@ -55,6 +56,7 @@ class Model:
     batch: int | None
     scaling: Scaling
     fit: Fit
+    random: bool = False
 
 
 def describe(signature: Signature, hints: Hints, where: str) -> Model:
@@ -68,6 +70,7 @@ def describe(signature: Signature, hints: Hints, where: str) -> Model:
         batch=signature.input[0],
         scaling=scaling,
         fit=fit,
+        random=_random(signature.metadata, where),
     )
 
 
@@ -196,6 +199,13 @@ def _fit(metadata: Mapping[str, str], where: str) -> Fit | None:
     if said is not None and said not in known:
         raise ModelError(f"{where}: its metadata says {FIT} {said!r}; known: {', '.join(known)}; say --fit")
     return next((fit for fit in known if fit == said), None)
+
+
+def _random(metadata: Mapping[str, str], where: str) -> bool:
+    said = metadata.get(WEIGHTS)
+    if said not in (None, RANDOM):
+        raise ModelError(f"{where}: its metadata says {WEIGHTS} {said[:80]!r}; known: {RANDOM}; make the file again")
+    return said == RANDOM
 
 
 def _numbers(metadata: Mapping[str, str], key: str, where: str) -> tuple[float, ...] | None:

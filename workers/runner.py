@@ -70,13 +70,17 @@ class Runner:
 
     def interpret(self, outputs: list[Array], row: int, placement: Placement) -> dict[str, Any]:
         """The result body of one picture of a batch, timings aside. Raises OutputError."""
+        body: dict[str, Any] = {"task": self.model.task}
         match self.model.task:
             case "classify":
-                return {"task": "classify", "classes": self._classes(outputs[0][row])}
+                body["classes"] = self._classes(outputs[0][row])
             case "detect":
-                return {"task": "detect", "detections": self._detections(outputs[0][row], placement)}
+                body["detections"] = self._detections(outputs[0][row], placement)
             case "segment":
-                return {"task": "segment", "detections": self._segments(outputs[0][row], outputs[1][row], placement)}
+                body["detections"] = self._segments(outputs[0][row], outputs[1][row], placement)
+        if self.model.random:
+            body["random"] = True
+        return body
 
     def look(self, picture: Picture) -> dict[str, Any]:
         """The result body of a single picture."""
