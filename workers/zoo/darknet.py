@@ -52,6 +52,11 @@ class Detector:
     def classes(self) -> int:
         return self.network.heads[0].classes
 
+    @property
+    def boxes(self) -> int:
+        """Rows of the output."""
+        return sum(len(head.anchors) * head.shape[1] * head.shape[2] for head in self.network.heads)
+
     def model(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """The graph, checked. To be called once: it takes the weights in their order."""
         graph = Graph("darknet")

@@ -164,10 +164,11 @@ def _route(section: Section, layers: list[Layer], image: Shape) -> Layer:
     shapes = [layers[index].shape for index in sources]
     parts = section.integer("groups", 1, 1, CHANNEL_LIMIT)
     part = section.integer("group_id", 0, 0, parts - 1)
-    if any(shape[1:] != shapes[0][1:] for shape in shapes):
-        section.refuse(f"joins {shapes}: heights and widths must be equal", "layers")
-    if any(shape[0] % parts for shape in shapes):
-        section.refuse(f"the channels of {shapes} cannot be split so", "groups")
+    for shape in shapes:
+        if shape[1:] != shapes[0][1:]:
+            section.refuse(f"joins {shapes[0]} and {shape}: heights and widths must be equal", "layers")
+        if shape[0] % parts:
+            section.refuse(f"the channels of {shape} cannot be split so", "groups")
     channels = sum(shape[0] // parts for shape in shapes)
     return Route(section, sources, (channels, *shapes[0][1:]), parts, part)
 
