@@ -60,7 +60,7 @@ class Runner:
 
     def place(self, picture: Picture) -> Placement:
         height, width = picture.shape[:2]
-        return place((height, width), self.model.size, self.model.fit)
+        return place((height, width), self.model.size, self.model.fit, antialias=self.model.task == "classify")
 
     def prepare(self, picture: Picture, out: Array) -> Placement:
         """Write the picture into `out`, float32 [3, height, width], as the model takes it."""
