@@ -22,6 +22,7 @@ from workers.arguments import (
     FitOption,
     IouOption,
     LabelsOption,
+    LayoutOption,
     LineOption,
     MeanOption,
     SizeOption,
@@ -70,6 +71,7 @@ def start(
     mean: MeanOption = None,
     std: StdOption = None,
     fit: FitOption = None,
+    layout: LayoutOption = None,
     key: KeyOption = None,
     broker_key: BrokerKey = "",
     metrics_port: Annotated[int, typer.Option(help="Prometheus port on loopback; 0: none.", min=0, max=65535)] = 0,
@@ -98,7 +100,7 @@ def start(
         confidence=confidence,
         iou=iou,
         store=store,
-        hints=hints_of(task, labels, size, mean, std, fit),
+        hints=hints_of(task, labels, size, mean, std, fit, layout),
     )
     where = backend or (described.endpoints.backend if described is not None else line_file.Endpoints().backend)
     try:
@@ -151,6 +153,7 @@ def describe(
     mean: MeanOption = None,
     std: StdOption = None,
     fit: FitOption = None,
+    layout: LayoutOption = None,
 ) -> None:
     """Copy a model with its task, classes and scaling written into it, so that a line needs only its name.
 
@@ -159,7 +162,7 @@ def describe(
     from workers import describe as described
 
     try:
-        metadata = described.describe(source, out, hints_of(task, labels, size, mean, std, fit))
+        metadata = described.describe(source, out, hints_of(task, labels, size, mean, std, fit, layout))
     except (WorkersError, OSError) as error:
         raise fail(str(error)) from None
     for key, value in metadata.items():

@@ -42,6 +42,9 @@ SizeOption = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of an input t
 MeanOption = Annotated[str | None, typer.Option(help="Grey level 0..255 that becomes 0: one number, or R,G,B.")]
 StdOption = Annotated[str | None, typer.Option(help="What the rest is divided by: one number, or R,G,B.")]
 FitOption = Annotated[str | None, typer.Option(help="letterbox, stretch or crop.")]
+LayoutOption = Annotated[
+    str | None, typer.Option(help="yolov5 or yolov8: how a detector's boxes are laid out, where both could be.")
+]
 
 
 def fail(message: str, code: int = 1) -> typer.Exit:
@@ -59,10 +62,16 @@ def line_of(path: Path | None) -> Line | None:
 
 
 def hints_of(
-    task: str | None, labels: Path | None, size: str | None, mean: str | None, std: str | None, fit: str | None
+    task: str | None,
+    labels: Path | None,
+    size: str | None,
+    mean: str | None,
+    std: str | None,
+    fit: str | None,
+    layout: str | None = None,
 ) -> Hints:
     """What the options say about a model. Raises typer.Exit where one is wrong."""
     try:
-        return hints(task=task, labels=labels, size=size, mean=mean, std=std, fit=fit)
+        return hints(task=task, labels=labels, size=size, mean=mean, std=std, fit=fit, layout=layout)
     except WorkersError as error:
         raise fail(str(error), 2) from None

@@ -22,6 +22,7 @@ from workers.arguments import (
     FitOption,
     IouOption,
     LabelsOption,
+    LayoutOption,
     LineOption,
     MeanOption,
     SizeOption,
@@ -61,6 +62,7 @@ def check(
     mean: MeanOption = None,
     std: StdOption = None,
     fit: FitOption = None,
+    layout: LayoutOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per picture.")] = False,
 ) -> None:
     """Look at pictures with the code of the workers, without a broker: what is found is printed, and drawn on copies.
@@ -78,7 +80,7 @@ def check(
         confidence=confidence,
         iou=iou,
         store=store,
-        hints=hints_of(task, labels, size, mean, std, fit),
+        hints=hints_of(task, labels, size, mean, std, fit, layout),
     )
     word = f"model={model}" if model.endswith(".onnx") and "=" not in model else model
     folder = save or (None if as_json else ANNOTATED)

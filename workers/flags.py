@@ -10,6 +10,7 @@ from typing import TypeVar, get_args
 from broker.line import Line, Model
 from workers.engine.fake import PREFIX, Fake
 from workers.errors import ModelError
+from workers.layout import Layout
 from workers.model import Hints, Task
 from workers.options import CONFIDENCE, IOU, ModelOptions
 from workers.placement import Fit
@@ -66,7 +67,14 @@ def least_confidence(line: Line | None, model: str) -> float:
 
 
 def hints(
-    *, task: str | None, labels: Path | None, size: str | None, mean: str | None, std: str | None, fit: str | None
+    *,
+    task: str | None,
+    labels: Path | None,
+    size: str | None,
+    mean: str | None,
+    std: str | None,
+    fit: str | None,
+    layout: str | None = None,
 ) -> Hints:
     """What the flags say about a model. Raises ModelError naming the flag and what it takes."""
     return Hints(
@@ -76,6 +84,7 @@ def hints(
         mean=_numbers("--mean", mean) if mean is not None else None,
         std=_numbers("--std", std) if std is not None else None,
         fit=_choice("--fit", fit, get_args(Fit)),
+        layout=_choice("--layout", layout, get_args(Layout)),
     )
 
 

@@ -96,17 +96,21 @@ class Runner:
         ]
 
     def _detections(self, output: Array, placement: Placement) -> list[dict[str, Any]]:
-        found = yolo.detect(output, len(self.model.names), self.options.confidence, self.options.iou)
+        found = self._found(output)
         boxes = placement.to_frame(found.boxes)
         return [self._entry(found, index, box) for index, box in enumerate(boxes.tolist())]
 
     def _segments(self, output: Array, prototypes: Array, placement: Placement) -> list[dict[str, Any]]:
-        found = yolo.detect(output, len(self.model.names), self.options.confidence, self.options.iou)
+        found = self._found(output)
         boxes = placement.to_frame(found.boxes)
         return [
             self._entry(found, index, box.tolist()) | _outline(found.coefficients[index], prototypes, box, placement)
             for index, box in enumerate(boxes)
         ]
+
+    def _found(self, output: Array) -> yolo.Detections:
+        model, options = self.model, self.options
+        return yolo.detect(output, len(model.names), options.confidence, options.iou, model.layout)
 
     def _entry(self, found: yolo.Detections, index: int, box: list[float]) -> dict[str, Any]:
         number = int(found.classes[index])

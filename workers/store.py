@@ -41,7 +41,9 @@ def find(name: str, *, written: Path | None, store: Path) -> Path:
             f"model {name}: no file; looked for {looked}."
             f" Copy its ONNX file to one of these, or say --model {name}=FILE.onnx, or set models.{name}.file in the"
             " line file. From YOLOv5 weights: python export.py --weights FILE.pt --include onnx --dynamic;"
-            f" from Darknet: workers import FILE.cfg FILE.weights --name {name}"
+            " of YOLOv8 or 11: yolo export model=FILE.pt format=onnx dynamic=True;"
+            f" from Darknet: workers import FILE.cfg FILE.weights --name {name};"
+            " without any: workers zoo says what can be built with random weights"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""What a YOLOv5 detector's output says: candidates over the threshold, then class-wise non-maximum suppression.
+"""What a YOLO detector's output says: candidates over the threshold, then class-wise non-maximum suppression.
 
 Pure numpy. Boxes are float32 [n, 4] as x1, y1, x2, y2 in pixels of the model's input.
 """
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from broker.wire import MAX_DETECTIONS
 from workers.errors import OutputError
+from workers.layout import HEADS, Layout
 
 Array: TypeAlias = NDArray[np.float32]
 Indices: TypeAlias = NDArray[np.intp]
 
 #: Candidates that enter non-maximum suppression, best scores first; it bounds the time that a noisy picture can cost.
 MAX_CANDIDATES: Final = 1000
-#: Columns before the class scores: centre x, centre y, width, height, objectness.
-HEAD: Final = 5
+_NOT_FINITE: Final = "the model answered boxes or scores that are not finite: check its weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +39,20 @@ class Detections:
         return Detections(self.boxes[indices], self.scores[indices], self.classes[indices], self.coefficients[indices])
 
 
-def detect(output: Array, classes: int, confidence: float, iou: float) -> Detections:
-    """The detections in one picture's output, [rows, 5 + classes (+ coefficients)], at most MAX_DETECTIONS.
+def detect(output: Array, classes: int, confidence: float, iou: float, layout: Layout = "yolov5") -> Detections:
+    """The detections in one picture's output, at most MAX_DETECTIONS; `workers.layout` says how it is laid out.
 
-    `confidence` is the least objectness x class score; boxes of one class that overlap by more than `iou` are one.
+    `confidence` is the least score (of YOLOv5: objectness x class score); boxes of one class that overlap by more than
+    `iou` are one.
     """
-    found = candidates(output, classes, confidence)
+    find = candidates if layout == "yolov5" else columns
+    found = find(output, classes, confidence)
     return found.pick(suppress(found.boxes, found.scores, found.classes, iou, MAX_DETECTIONS))
 
 
 def candidates(output: Array, classes: int, confidence: float) -> Detections:
-    """Rows over the threshold, each with its best class, best score first, at most MAX_CANDIDATES.
+    """Rows over the threshold, of [boxes, 5 + classes (+ coefficients)], each with its best class, best score first, at
+    most MAX_CANDIDATES.
 
     Raises OutputError for an objectness, or for a row over the threshold, that is not finite.
     """
@@ -61,13 +64,32 @@ def candidates(output: Array, classes: int, confidence: float) -> Detections:
         )
     rows = output[np.flatnonzero(objectness > confidence)]
     if not np.isfinite(rows).all():
-        raise OutputError("the model answered boxes or scores that are not finite: check its weights")
-    scores = rows[:, HEAD : HEAD + classes] * rows[:, 4:HEAD]
+        raise OutputError(_NOT_FINITE)
+    head = HEADS["yolov5"]
+    scores = rows[:, head : head + classes] * rows[:, 4:head]
     best = scores.argmax(axis=1)
     score = scores[np.arange(len(rows)), best]
     kept = np.flatnonzero(score > confidence)
     kept = kept[np.argsort(-score[kept], kind="stable")[:MAX_CANDIDATES]]
-    return Detections(corners(rows[kept, :4]), score[kept], best[kept], rows[kept, HEAD + classes :])
+    return Detections(corners(rows[kept, :4]), score[kept], best[kept], rows[kept, head + classes :])
+
+
+def columns(output: Array, classes: int, confidence: float) -> Detections:
+    """The same of YOLOv8's columns, [4 + classes (+ coefficients), boxes]: a box's best class score is its own.
+
+    Raises OutputError for scores, or for a column over the threshold, that are not finite.
+    """
+    head = HEADS["yolov8"]
+    scores = output[head : head + classes]
+    score = scores.max(axis=0)
+    if not np.isfinite(score).all():  # a maximum is NaN where any number is
+        raise OutputError(_NOT_FINITE)
+    kept = np.flatnonzero(score > confidence)
+    kept = kept[np.argsort(-score[kept], kind="stable")[:MAX_CANDIDATES]]
+    rows = output[:, kept].T
+    if not np.isfinite(rows).all():
+        raise OutputError(_NOT_FINITE)
+    return Detections(corners(rows[:, :4]), score[kept], scores[:, kept].argmax(axis=0), rows[:, head + classes :])
 
 
 def corners(boxes: Array) -> Array:
