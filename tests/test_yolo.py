@@ -53,7 +53,28 @@ def test_boxes_come_back_where_they_were(height: int, width: int, fit: Fit, data
     corners = [data.draw(st.floats(0, limit, width=32)) for limit in (width, height, width, height)]
     boxes = np.array([corners], np.float32)
     there = placement.to_input(boxes)
-    assert np.allclose(placement.to_frame(there), boxes, atol=1e-3 * max(height, width))
+    assert np.allclose(placement.to_frame(there), boxes, atol=2e-3)
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("frame", [(1080, 1920), (480, 640), (333, 517), (120, 100)])
+def test_what_is_seen_in_the_input_lies_where_the_formula_says(frame: tuple[int, int], fit: Fit) -> None:
+    """A round spot is drawn at a known place between pixels; its centre of mass in the input comes back to there."""
+    placement = place(frame, (320, 416), fit)
+    y, x = np.mgrid[: frame[0], : frame[1]] + 0.5
+    spread = 5 / min(placement.scale)
+    for share in ((0.5, 0.5), (0.413, 0.577), (0.561, 0.467)):
+        centre = (frame[1] * share[0] + 0.3, frame[0] * share[1] - 0.2)
+        spot = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * spread**2))
+        out = np.empty((3, 320, 416), np.float32)
+        grey = np.rint(255 * spot).astype(np.uint8)
+        fill(grey, placement, Scaling().table(), out)
+        top, left, height, width = placement.target
+        seen = out[0, top : top + height, left : left + width]
+        down, right = np.mgrid[:height, :width] + 0.5
+        found = (left + (seen * right).sum() / seen.sum(), top + (seen * down).sum() / seen.sum())
+        back = placement.to_frame(np.array([[*found, *found]], np.float32))[0, :2]
+        assert np.abs(back - centre).max() < 0.05 / min(1.0, *placement.scale)
 
 
 @pytest.mark.parametrize("fit", FITS)
@@ -129,6 +150,26 @@ def test_suppress_is_the_brute_force_answer(count: int, data: st.DataObject) -> 
     boxes = np.concatenate((corners, corners + sides), axis=1)
     found = yolo.suppress(boxes, scores, classes, 0.4501, MAX_DETECTIONS)
     assert found.tolist() == brute_force(boxes, scores, classes, 0.4501)
+
+
+@given(hnp.arrays(np.float32, st.integers(0, 60), elements=st.integers(0, 9)), st.integers(1, 70))
+def test_the_strongest_are_the_first_of_a_stable_sort(scores: Array, count: int) -> None:
+    expected = sorted(range(len(scores)), key=lambda index: -scores[index])[:count]
+    assert yolo.strongest(scores, count).tolist() == expected
+
+
+@pytest.mark.parametrize("classes", [1, 3, 80])
+@pytest.mark.parametrize("limit", [1, 50, 300])
+def test_many_boxes_of_random_sizes_are_suppressed_as_by_brute_force(classes: int, limit: int) -> None:
+    """More than one block of them, in clusters, so that most are covered."""
+    random = np.random.default_rng(classes)
+    centres = random.integers(0, 12, (500, 2)) * 50 + random.normal(0, 6, (500, 2))
+    sides = random.uniform(20, 60, (500, 2))
+    boxes = np.concatenate((centres - sides / 2, centres + sides / 2), axis=1).astype(np.float32)
+    scores: Array = (random.permutation(500) / 500).astype(np.float32)
+    labels = random.integers(0, classes, 500)
+    found = yolo.suppress(boxes, scores, labels, 0.45, limit)
+    assert found.tolist() == brute_force(boxes, scores, labels, 0.45)[:limit]
 
 
 def rows(*entries: tuple[float, ...]) -> Array:

@@ -5,6 +5,7 @@ Pure numpy. Boxes are float32 [n, 4] as x1, y1, x2, y2 in pixels of the model's 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -17,9 +18,12 @@ from workers.layout import HEADS, Layout
 
 Array: TypeAlias = NDArray[np.float32]
 Indices: TypeAlias = NDArray[np.intp]
+Mask: TypeAlias = NDArray[np.bool_]
 
 #: Candidates that enter non-maximum suppression, best scores first; it bounds the time that a noisy picture can cost.
 MAX_CANDIDATES: Final = 1000
+#: Boxes that are settled together.
+_BLOCK: Final = 64
 _NOT_FINITE: Final = "the model answered boxes or scores that are not finite: check its weights"
 
 
@@ -62,16 +66,13 @@ def candidates(output: Array, classes: int, confidence: float) -> Detections:
         raise OutputError(
             "the model answered an objectness that is not finite: check its weights and its input scaling"
         )
-    rows = output[np.flatnonzero(objectness > confidence)]
-    if not np.isfinite(rows).all():
-        raise OutputError(_NOT_FINITE)
+    likely = np.flatnonzero(objectness > confidence)
+    rows = output if len(likely) == len(output) else output[likely]
     head = HEADS["yolov5"]
-    scores = rows[:, head : head + classes] * rows[:, 4:head]
-    best = scores.argmax(axis=1)
-    score = scores[np.arange(len(rows)), best]
-    kept = np.flatnonzero(score > confidence)
-    kept = kept[np.argsort(-score[kept], kind="stable")[:MAX_CANDIDATES]]
-    return Detections(corners(rows[kept, :4]), score[kept], best[kept], rows[kept, head + classes :])
+    # The best class is the best with and without the objectness, which is one factor for them all.
+    best = rows[:, head : head + classes].argmax(axis=1)
+    score = rows[np.arange(len(rows)), head + best] * objectness[likely]
+    return _best(score, confidence, best, lambda kept: rows[kept], head + classes)
 
 
 def columns(output: Array, classes: int, confidence: float) -> Detections:
@@ -81,15 +82,33 @@ def columns(output: Array, classes: int, confidence: float) -> Detections:
     """
     head = HEADS["yolov8"]
     scores = output[head : head + classes]
-    score = scores.max(axis=0)
+    return _best(scores.max(axis=0), confidence, None, lambda kept: output[:, kept].T, head + classes)
+
+
+def _best(
+    score: Array, confidence: float, classes: Indices | None, rows: Callable[[Indices], Array], width: int
+) -> Detections:
+    """The best of one score per box. `classes`: the class of each, None: the best one in `rows`, which gives what the
+    model said of some boxes; its mask coefficients begin at column `width`."""
     if not np.isfinite(score).all():  # a maximum is NaN where any number is
         raise OutputError(_NOT_FINITE)
     kept = np.flatnonzero(score > confidence)
-    kept = kept[np.argsort(-score[kept], kind="stable")[:MAX_CANDIDATES]]
-    rows = output[:, kept].T
-    if not np.isfinite(rows).all():
+    kept = kept[strongest(score[kept], MAX_CANDIDATES)]
+    said = rows(kept)
+    if not np.isfinite(said).all():
         raise OutputError(_NOT_FINITE)
-    return Detections(corners(rows[:, :4]), score[kept], scores[:, kept].argmax(axis=0), rows[:, head + classes :])
+    best = said[:, HEADS["yolov8"] : width].argmax(axis=1) if classes is None else classes[kept]
+    return Detections(corners(said[:, :4]), score[kept], best, said[:, width:])
+
+
+def strongest(scores: Array, count: int) -> Indices:
+    """Indices of the `count` highest scores, highest first; of equal ones the first."""
+    if len(scores) <= count:
+        return np.argsort(-scores, kind="stable")
+    least = np.partition(scores, len(scores) - count)[len(scores) - count]
+    above, level = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
+    chosen = np.concatenate((above, level[: count - len(above)]))
+    return chosen[np.argsort(-scores[chosen], kind="stable")]
 
 
 def corners(boxes: Array) -> Array:
@@ -99,22 +118,41 @@ def corners(boxes: Array) -> Array:
 
 
 def suppress(boxes: Array, scores: Array, classes: Indices, iou: float, limit: int) -> Indices:
-    """Class-wise greedy non-maximum suppression: indices of the boxes that stay, best score first, at most `limit`."""
+    """Class-wise greedy non-maximum suppression: indices of the boxes that stay, best score first, at most `limit`.
+
+    Boxes are taken by the block: those that one of the kept covers fall out first, then the rest is settled one by one.
+    """
     order = np.argsort(-scores, kind="stable")
     areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)
-    kept: list[int] = []
-    while order.size and len(kept) < limit:
-        first, rest = order[0], order[1:]
-        kept.append(int(first))
-        overlap = intersections(boxes[first], boxes[rest])
-        # A product instead of a quotient: two empty boxes have no overlap, not NaN.
-        same = (overlap > iou * (areas[first] + areas[rest] - overlap)) & (classes[rest] == classes[first])
-        order = rest[~same]
-    return np.array(kept, np.intp)
+    kept = order[:0]
+    for start in range(0, len(order), _BLOCK):
+        block = order[start : start + _BLOCK]
+        if len(kept):
+            block = block[~_covers(kept, block, boxes, areas, classes, iou).any(axis=0)]
+        kept = np.concatenate((kept, block[_greedy(_covers(block, block, boxes, areas, classes, iou))]))
+        if len(kept) >= limit:
+            break
+    return kept[:limit]
 
 
-def intersections(box: Array, boxes: Array) -> Array:
-    """Areas that `box` [4] shares with each of `boxes` [n, 4]."""
-    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    shared: Array = sides.clip(0).prod(axis=1)
-    return shared
+def _covers(first: Indices, second: Indices, boxes: Array, areas: Array, classes: Indices, iou: float) -> Mask:
+    """Which of `first` (rows) overlap which of `second` (columns) by more than `iou`, and are of their class."""
+    one, other = boxes[first].T[:, :, None], boxes[second].T[:, None]
+    width = np.minimum(one[2], other[2]) - np.maximum(one[0], other[0])
+    height = np.minimum(one[3], other[3]) - np.maximum(one[1], other[1])
+    overlap = width.clip(0) * height.clip(0)
+    # A product instead of a quotient: two empty boxes have no overlap, not NaN.
+    much: Mask = overlap > iou * (areas[first][:, None] + areas[second] - overlap)
+    much &= classes[first][:, None] == classes[second]
+    return much
+
+
+def _greedy(covers: Mask) -> list[int]:
+    """Of boxes, best first, those that none of the kept before them covers."""
+    rows = np.packbits(covers, axis=1, bitorder="little")
+    kept, gone = [], 0
+    for number, row in enumerate(rows):
+        if not gone >> number & 1:
+            kept.append(number)
+            gone |= int.from_bytes(row.tobytes(), "little")
+    return kept
