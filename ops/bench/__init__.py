@@ -119,6 +119,32 @@ def worker(
 
 
 @app.command()
+def postprocess(
+    model: Annotated[list[Path] | None, typer.Option(exists=True, help="ONNX file; repeat; none: the zoo's.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(exists=True, help="Picture; repeat; none: drawn, 1080p.")] = None,
+    batches: Annotated[str, typer.Option(help="Frames in one call.")] = "1,18",
+    rounds: Annotated[int, typer.Option(min=1, help="Calls at batch 1, and rounds of the suppression.")] = 36,
+    report: Annotated[
+        Path | None, typer.Option(help="Write all figures as JSON (or the tables, if it ends in .md).")
+    ] = None,
+) -> None:
+    """What a worker does around the engine, and its suppression of overlapping boxes beside OpenCV's. One thread.
+
+    Exit code 1 if a model cannot run, or the others kept other boxes; a missed target is reported, not an error.
+
+    Examples:
+
+        gongwei bench postprocess
+
+        gongwei bench postprocess --model yolov5n.onnx --image bus.jpg --batches 1
+    """
+    from ops.bench.postprocess import show
+
+    counts = [_parse_batch(text) for text in batches.split(",")]
+    raise typer.Exit(0 if show(model or [], image or [], counts, rounds, report) else 1)
+
+
+@app.command()
 def soak(
     minutes: Annotated[float, typer.Option(min=0.01, help="How long.")] = 10.0,
     rate: Annotated[float, typer.Option(min=0.1, help="Frames a second of each camera.")] = 30.0,
@@ -210,6 +236,12 @@ def _parse_size(text: str) -> int:
     if not number.isdigit() or int(number) * factor < _LEAST_SIZE:
         raise typer.BadParameter(f"{text!r} is not a size of at least {_LEAST_SIZE} bytes: write 800, 100k or 6m")
     return int(number) * factor
+
+
+def _parse_batch(text: str) -> int:
+    if not text.strip().isdigit() or not 1 <= int(text) <= 256:
+        raise typer.BadParameter(f"{text!r} is not a number of frames from 1 to 256")
+    return int(text)
 
 
 def _parse_transports(text: str) -> list[str]:
