@@ -198,6 +198,12 @@ def test_wrong_weights_are_refused(change: Callable[[bytes], bytes], words: str,
         Detector(network, weights_of(network, change, tmp_path)).model({})
 
 
+def test_a_graph_can_be_built_again(tmp_path: Path) -> None:
+    network = plan(cfg.parse(NEW_COORDS, "a.cfg"))
+    detector = Detector(network, weights_of(network, bytes, tmp_path))
+    assert detector.model({}) == detector.model({})
+
+
 def test_missing_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"none.weights: cannot be read"):
         Weights.load(tmp_path / "none.weights", plan(cfg.parse(NEW_COORDS, "a.cfg")))

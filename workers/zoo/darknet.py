@@ -59,8 +59,9 @@ class Detector:
         return sum(len(head.anchors) * head.shape[1] * head.shape[2] for head in self.network.heads)
 
     def model(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
-        """The graph, checked. To be called once: it takes the weights in their order."""
+        """The graph, checked. Raises ModelError for weights that are not finite."""
         graph = Graph("darknet")
+        self.weights.rewind()
         rows = list(_rows(graph, self.network, self.weights))
         with graph.scope("output"):
             together = graph.concat(rows)

@@ -55,8 +55,15 @@ class Weights:
             raise ModelError(f"{path}: became shorter while it was read")
         return cls(data, header, str(path))
 
+    def rewind(self) -> None:
+        """The next convolution is the first one again."""
+        self._taken = 0
+
     def convolution(self, layer: Convolution) -> tuple[Array, Array]:
-        """Kernel and bias of a convolution, its batch norm folded in. Raises ModelError for what is not finite."""
+        """Kernel and bias of the next convolution, its batch norm folded in; to be called in the order of the layers.
+
+        Raises ModelError for what is not finite.
+        """
         filters = layer.kernel[0]
         bias: NDArray[np.floating] = self._take(filters)
         scale, mean, variance = (self._take(filters if layer.normalized else 0) for _ in range(3))
