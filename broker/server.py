@@ -16,6 +16,7 @@ import zmq
 from broker import desk, gauges, log, wire
 from broker import line as line_file
 from broker.bucket import Bucket
+from broker.changes import changes
 from broker.courier import Courier
 from broker.doors import Doors
 from broker.gate import Gate
@@ -311,7 +312,7 @@ class BrokerServer:
             line = line_file.parse(text)
         except LineError as error:
             return [], list(error.problems)
-        allowed, refused = line_file.changes(self.line, line)
+        allowed, refused = changes(self.line, line)
         if refused:
             return [], refused
         wanted = {**self._still_wanted(line), **versions}

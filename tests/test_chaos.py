@@ -27,8 +27,9 @@ from ops.chaos.cast import Cast, Player
 from ops.chaos.diary import Accepted, Boot, Bye, Diary, Entry, Gone, Received, Sent, Settled, last, read
 from ops.chaos.director import Director
 from ops.chaos.disk import Disk
+from ops.chaos.heard import Heard, Told
 from ops.chaos.pictures import MODELS, picture, score, shows, side
-from ops.chaos.reconcile import Heard, Told, Verdict, reconcile
+from ops.chaos.reconcile import Verdict, reconcile
 from ops.chaos.recovery import Struck, spread, times
 from ops.chaos.rows import Answer, BootState, Row, Rows
 from ops.chaos.schedule import KILLED, LASTS, RATES, Fault, Kind, Victims, alone, counts, mixed

@@ -13,6 +13,7 @@ import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from broker.changes import changes
 from broker.line import (
     CameraEntry,
     Endpoints,
@@ -27,7 +28,6 @@ from broker.line import (
     Rules,
     Security,
     Station,
-    changes,
     digest,
     from_flags,
     load,

@@ -16,10 +16,11 @@ from zmq.auth import load_certificate
 from broker import keyring, keys, security
 from broker import line as line_file
 from broker.__main__ import app as broker_app
+from broker.changes import changes
 from broker.denials import Denials
 from broker.keyring import Keyring
 from broker.keys import KeysError
-from broker.line import KeyEntry, Line, LineError, Security, changes, from_flags, parse, to_toml
+from broker.line import KeyEntry, Line, LineError, Security, from_flags, parse, to_toml
 from broker.rereading import Rereading
 from broker.security import Guard, session_door
 from clients.__main__ import app as clients_app

@@ -14,7 +14,8 @@ from broker import log
 from broker.ending import when_asked_to_end
 from clients.cursor import Position
 from clients.joined import Joined
-from clients.results import HistoryGone, Results
+from clients.past import HistoryGone
+from clients.results import Results
 from ops.chaos.diary import Diary, Gone, Received, last
 
 logger = log.get(__name__)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 
 from broker.wire import Key
-from ops.chaos.reconcile import Told
+from ops.chaos.heard import Told
 from ops.chaos.rows import Rows
 from ops.chaos.schedule import Kind
 

@@ -19,8 +19,9 @@ from ops.chaos.cast import Cast, Player
 from ops.chaos.diary import Received, Settled, last, read
 from ops.chaos.director import Director
 from ops.chaos.disk import Disk
+from ops.chaos.heard import Heard, Told
 from ops.chaos.network import Network
-from ops.chaos.reconcile import Heard, Told, reconcile
+from ops.chaos.reconcile import reconcile
 from ops.chaos.recovery import by_kind, times
 from ops.chaos.report import Report
 from ops.chaos.schedule import SPACING, SPACING_OF_OTHERS, Fault, Kind
