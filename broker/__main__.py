@@ -134,7 +134,8 @@ def join(
         float | None, typer.Option("--keep-days", min=0.0, help="Delete what is older; 0: nothing.")
     ] = None,
     keep_gb: Annotated[
-        float | None, typer.Option("--keep-gb", min=0.0, help="Delete the oldest beyond so many GB; 0: nothing.")
+        float | None,
+        typer.Option("--keep-gb", min=0.0, help="Delete the oldest beyond so many GB, 0.03125 at least; 0: nothing."),
     ] = None,
     key: KeyOption = None,
     broker_key: BrokerKey = "",
@@ -161,6 +162,10 @@ def join(
     described = _optional_line(line)
     ends = described.endpoints if described is not None else Endpoints()
     kept = described.ledger if described is not None else Ledger()
+    try:
+        limit = keep(kept.keep_days if keep_days is None else keep_days, kept.keep_gb if keep_gb is None else keep_gb)
+    except ValueError as error:
+        raise entry.usage(f"--keep-gb: {error}") from None  # a line file's was refused before
     ring = Keyring(described, line, key)
     with entry.key_errors():
         gate = entry.gate(ring, "join", allow)
@@ -172,7 +177,7 @@ def join(
         catchup=catchup or ends.catchup,
         ledger=ledger or _beside(line, kept.path),
         line=described,
-        keep=keep(kept.keep_days if keep_days is None else keep_days, kept.keep_gb if keep_gb is None else keep_gb),
+        keep=limit,
         gate=gate,
         credentials=credentials,
     )
@@ -213,6 +218,7 @@ def recorder(
     server = RecorderServer(
         copies=ends.copies,
         live=ends.live,
+        catchup=ends.catchup,
         pictures=ends.pictures,
         folder=folder or _beside(line, keeping.folder),
         memory=keeping.memory,

@@ -34,8 +34,8 @@ SELECT (SELECT accepted_at FROM published JOIN frames USING (frame) ORDER BY seq
 _COUNTS: Final = ("accepted", "joined", "complete", "incomplete", "open")
 
 
-#: Versions that can be read: the one before has the same tables but those of what was deleted.
-_READABLE: Final = (1, schema.VERSION)
+#: Versions that can be read: what a report looks at is the same in all, but the first knows nothing of deletions.
+_READABLE: Final = (*schema.MIGRATIONS, schema.VERSION)
 
 
 def report(path: Path) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class _Deleted:
     """The table `deleted`; nothing of a ledger that has none."""
 
     def __init__(self, db: sqlite3.Connection, version: int) -> None:
-        rows = [] if version < schema.VERSION else db.execute("SELECT what, name, kind, count FROM deleted").fetchall()
+        rows = [] if version < 2 else db.execute("SELECT what, name, kind, count FROM deleted").fetchall()
         self._rows: list[tuple[str, str, str, int]] = rows
 
     def total(self, what: str) -> int:

@@ -69,6 +69,17 @@ def edited(old: str, new: str) -> str:
     return GOOD.replace(old, new, 1)
 
 
+@pytest.mark.parametrize("given", ["0.01", "0.03124"])
+def test_a_ledger_that_may_hold_next_to_nothing_is_refused_with_the_least(given: str) -> None:
+    (problem,) = problems(f"{GOOD}[ledger]\nkeep_gb = {given}\n")
+    line = GOOD.count("\n") + 2
+    assert problem == (
+        f"l.toml:{line}: ledger.keep_gb: found {given}; the least is 0.03125 (32 MB: less would hold little more than"
+        " the log), 0 is no limit"
+    )
+    assert parse(f"{GOOD}[ledger]\nkeep_gb = 0.03125\n").ledger.keep_gb == 0.03125
+
+
 def test_good_file() -> None:
     line = parse(GOOD)
     assert line.name == "line"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any, Final, Self
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from broker import curve
 from broker.curve import Credentials
+from broker.socket_monitor import SocketMonitor
 from broker.wire import BATCH_LIMIT, HEADER_LIMIT, RECONNECT_IVL, RECONNECT_IVL_MAX, Message, encode
 from workers.errors import WorkersError
 
@@ -31,13 +30,13 @@ class Connection:
         self._context = context
         self._endpoint = endpoint
         self._credentials = credentials
-        self._monitor: Any = None
-        self._silent = endpoint.startswith("inproc:")
-        self._there = self._silent
+        self._monitor: SocketMonitor
+        self._there = False
 
     def __enter__(self) -> Self:
         """Raises WorkersError where the endpoint is no address."""
         self.socket = self._context.socket(zmq.DEALER)
+        self._monitor = SocketMonitor(self.socket, self._endpoint, _EVENTS)
         try:
             self._connect()
         except BaseException:
@@ -50,12 +49,8 @@ class Connection:
 
     def there(self) -> bool:
         """Whether it stands now."""
-        while self._monitor is not None:
-            try:
-                message = self._monitor.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            self._there = parse_monitor_message(message)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        for event in self._monitor.events():
+            self._there = event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED
         return self._there
 
     def send(self, message: Message) -> bool:
@@ -85,8 +80,8 @@ class Connection:
         socket.reconnect_ivl, socket.reconnect_ivl_max = RECONNECT_IVL, RECONNECT_IVL_MAX
         socket.handshake_ivl = 2000
         socket.heartbeat_ivl, socket.heartbeat_timeout = 1000, 3000
-        if not self._silent:
-            self._monitor = socket.get_monitor_socket(_EVENTS)
+        self._monitor.open()
+        self._there = self._monitor.pair is None
         curve.call(socket, self._endpoint, self._credentials)
         try:
             socket.connect(self._endpoint)
@@ -94,8 +89,5 @@ class Connection:
             raise WorkersError(f"backend {self._endpoint}: {error}; say --backend tcp://HOST:PORT") from None
 
     def _close(self) -> None:
-        if self._monitor is not None:
-            with suppress(zmq.ZMQError):  # the context may be terminated; closing is all that is left to do
-                self.socket.disable_monitor()
-            self._monitor.close(0)
+        self._monitor.close()
         self.socket.close()
