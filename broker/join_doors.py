@@ -167,6 +167,8 @@ class JoinDoors:
         self._bind(self._catchup, catchup, "catchup")
         self._poller = zmq.Poller()
         self._poller.register(self._catchup, zmq.POLLIN)
+        if self._gate is not None:
+            self._gate.watch(self._poller)
         self._stack.callback(lambda: self._egress.close())  # which may be another one by then
         self._egress_context, self._egress_at = context, egress
         self._connect()

@@ -87,6 +87,8 @@ CATALOGUE: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "recorder_disk_bytes": ("Bytes of stored pictures.", ()),
     "recorder_waiting_frames": ("Pictures that wait for their verdict.", ()),
     "recorder_disk_pictures": ("Stored pictures.", ()),
+    "verdicts_caught_up_total": ("Verdicts that the recorder asked the join for again.", ()),
+    "verdicts_gone_total": ("Times that the join did not have the verdicts any more that the recorder asked for.", ()),
     "copies_refused_total": ("Copies of frames that can not be kept.", ("reason",)),
     "pictures_kept_total": ("Pictures stored, by verdict.", ("verdict",)),
     "pictures_not_kept_total": ("Pictures whose verdict is not kept.", ("verdict",)),

@@ -29,6 +29,7 @@ def test_least_network() -> None:
     (head,) = found.heads
     assert (head.classes, head.anchors, head.spread, head.new_coords) == (1, ((4, 5), (6, 7)), 1.0, False)
     assert not found.letterbox
+    assert network(LEAST.replace("[net]", "[net]\nletter_box=1")).letterbox
 
 
 def test_blanks_comments_and_line_ends_are_passed_over() -> None:

@@ -83,6 +83,7 @@ def test_our_cfgs_agree_with_opencv(case: Case, tmp_path: Path) -> None:
     check(case, Path(), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PUBLISHED, ids=lambda case: case.name)
 def test_published_cfgs_agree_with_opencv(case: Case, testdata: Path, tmp_path: Path) -> None:
     check(case, testdata / "models", tmp_path)
@@ -129,6 +130,7 @@ def test_a_batch_of_three_is_three_pictures(case: Case, tmp_path: Path) -> None:
     batch_of_three(case, Path(), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["yolov4", "yolov4-tiny"])
 def test_a_batch_of_three_is_three_pictures_for_published_cfgs(name: str, testdata: Path, tmp_path: Path) -> None:
     (case,) = (case for case in PUBLISHED if case.name == name)
@@ -150,6 +152,7 @@ def test_graph_says_which_section_a_node_is_of(tmp_path: Path) -> None:
     assert len({node.name for node in model.nodes.values()}) == len(model.nodes)
     heads = [index for index, layer in enumerate(model.network.layers) if isinstance(layer, Yolo)]
     assert all(f"{index:03d}_yolo/Exp" in model.nodes for index in heads)
+    assert "output/Concat" in model.nodes
 
 
 @pytest.mark.parametrize(("version", "size"), [((0, 1), 16), ((0, 2), 20), ((1, 0), 20), ((0, 0), 16)])
@@ -185,6 +188,7 @@ def weights_of(network: Network, change: Callable[[bytes], bytes], folder: Path)
         (lambda data: data[:16], "ends inside its header"),
         (lambda data: data[:5], "5 bytes are no Darknet weights"),
         (lambda data: b"\x89PNG" + data[4:], "is none that can be read"),
+        (lambda data: data[:164] + struct.pack("<f", -1) + data[168:], r"a.cfg:4: .* are not finite"),
         (lambda data: data[:-4] + struct.pack("<f", np.nan), r"a.cfg:14: .* in .*a.weights are not finite"),
     ],
 )  # fmt: skip
@@ -192,6 +196,12 @@ def test_wrong_weights_are_refused(change: Callable[[bytes], bytes], words: str,
     network = plan(cfg.parse(NEW_COORDS, "a.cfg"))
     with pytest.raises(ModelError, match=words):
         Detector(network, weights_of(network, change, tmp_path)).model({})
+
+
+def test_a_graph_can_be_built_again(tmp_path: Path) -> None:
+    network = plan(cfg.parse(NEW_COORDS, "a.cfg"))
+    detector = Detector(network, weights_of(network, bytes, tmp_path))
+    assert detector.model({}) == detector.model({})
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:

@@ -214,6 +214,53 @@ def test_a_rolling_restart_and_a_new_version_under_load_lose_nothing(tmp_path: P
     assert used == sorted(used, key=versions.index), "an older version after a newer one"
 
 
+@contextmanager
+def kept_alive(line: Processes, name: str) -> Iterator[None]:
+    """Process `name` is started again whenever it ends: what a supervisor does."""
+    enough = threading.Event()
+
+    def keep() -> None:
+        while not enough.wait(0.05):
+            if line.running[name].poll() is not None:
+                line.restart(name)
+
+    keeper = threading.Thread(target=keep)
+    keeper.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        keeper.join(10)
+
+
+@pytest.mark.slow
+def test_a_worker_of_two_models_is_let_go_when_both_have_stand_ins(tmp_path: Path) -> None:
+    """Under load. Each model is served by this one worker alone."""
+    with Processes(tmp_path, {"one": "fake:", "two": "fake:"}, ["cam1"]) as line:
+        models = {name: LineModel(file="fake:delay=0.002") for name in ("one", "two")}
+        line.path.write_text(to_toml(msgspec.structs.replace(line.line, models=models)), encoding="utf-8")
+        line.start("join", "broker", "join", "--line", str(line.path))
+        line.start("broker", "broker", "start", "--line", str(line.path))
+        both = ("--model", "one", "--model", "two", "--name", "both")
+        line.start("both", "workers", "start", "--line", str(line.path), *both)
+        wait_open(line, 2)
+        finish = threading.Event()
+        with Camera("cam1", endpoint=line.line.endpoints.frontend, deadline=60.0) as camera, kept_alive(line, "both"):
+            feeder = Feeder(camera, 1 << 30, finish)
+            feeder.start()
+            told = command("ops", "rolling-restart", str(line.path))
+            finish.set()
+            feeder.join(60)
+            assert camera.flush(30)
+            assert camera.stats.complete == feeder.sent
+        assert told.returncode == 0, told.stderr
+        steps = [text.split(" is ")[0].split(" drained")[0] for text in told.stderr.splitlines()]
+        assert steps == ["one: one-stand-in", "two: two-stand-in", "both:"]
+        assert told.stdout == "restarted: both\n"
+        report = line.report()
+    assert report["requeued"] == 0
+
+
 @pytest.mark.slow
 def test_a_worker_that_nobody_starts_again_ends_the_restart_with_1(tmp_path: Path) -> None:
     with Processes(tmp_path, {"fake": "fake:"}, ["cam1"]) as line:

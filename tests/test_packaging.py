@@ -22,6 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 #: What `clients` and `workers` may import of `broker`: no server.
 SHARED = {
     "wire", "line", "log", "metrics", "parent", "ending", "silence", "filename", "operator", "keys", "keyring", "curve",
+    "socket_monitor",
 }  # fmt: skip
 
 
@@ -66,6 +67,7 @@ def test_broker_package_is_empty() -> None:
     [
         ("broker.wire", {"zmq", "prometheus_client", "cv2", "numpy", "structlog", "broker.line"}),
         ("broker.log", {"zmq", "prometheus_client", "cv2", "numpy", "msgspec"}),
+        ("broker.socket_monitor", {"prometheus_client", "cv2", "numpy", "structlog", "msgspec", "broker.line"}),
         ("broker.parent", {"zmq", "prometheus_client", "cv2", "numpy", "msgspec", "structlog"}),
     ],
 )

@@ -156,7 +156,8 @@ def test_a_poison_picture_takes_the_process_with_it(broker: FakeBroker) -> None:
 
 
 def test_start_from_a_line_file(broker: FakeBroker, tmp_path: Path) -> None:
-    assert workers_command("tiny", str(tmp_path / "models" / "spots.onnx")).returncode == 0
+    made = workers_command("tiny", str(tmp_path / "models" / "spots.onnx"))
+    assert (made.returncode, "classes: white, red, green, blue" in made.stdout) == (0, True)
     line = tmp_path / "line.toml"
     line.write_text(
         f"""

@@ -1,4 +1,4 @@
-"""The command line's options that several commands of `workers` have, and what a wrong one is told."""
+"""What several commands of `workers` read from their options, and what a wrong one is told."""
 
 from __future__ import annotations
 
@@ -14,37 +14,6 @@ from workers.flags import hints
 from workers.model import Hints
 
 LineOption = Annotated[Path | None, typer.Option("--line", help="The line file (TOML).", show_default=False)]
-StoreOption = Annotated[Path | None, typer.Option(help="Folder of models; default: this user's gongwei/models.")]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="cpu, or cuda where onnxruntime has it; default: the line file's, else cpu.")
-]
-ConfidenceOption = Annotated[
-    float | None,
-    typer.Option(
-        help="Least score of a detection; default: the line file's, else 0.25, or less where a rule asks for less.",
-        min=0,
-        max=1,
-    ),
-]
-IouOption = Annotated[
-    float | None,
-    typer.Option(
-        help="Boxes of a class that overlap by more are one; default: the line file's, else 0.45.", min=0, max=1
-    ),
-]
-EngineThreadsOption = Annotated[
-    int | None,
-    typer.Option(help="Threads in one call; 0: the cores, divided; default: the line file's, else 0.", min=0, max=1024),
-]
-TaskOption = Annotated[str | None, typer.Option(help="detect, segment or classify, where the file does not say.")]
-LabelsOption = Annotated[Path | None, typer.Option(help="File of class names, one per line.")]
-SizeOption = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of an input that the file leaves open.")]
-MeanOption = Annotated[str | None, typer.Option(help="Grey level 0..255 that becomes 0: one number, or R,G,B.")]
-StdOption = Annotated[str | None, typer.Option(help="What the rest is divided by: one number, or R,G,B.")]
-FitOption = Annotated[str | None, typer.Option(help="letterbox, stretch or crop.")]
-LayoutOption = Annotated[
-    str | None, typer.Option(help="yolov5 or yolov8: how a detector's boxes are laid out, where both could be.")
-]
 
 
 def fail(message: str, code: int = 1) -> typer.Exit:

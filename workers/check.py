@@ -15,26 +15,24 @@ from rich.table import Table
 from broker import log
 from clients.draw import annotate
 from workers import image
-from workers.arguments import (
+from workers.arguments import LineOption, fail, hints_of, line_of
+from workers.errors import ImageError, WorkersError
+from workers.flags import (
     ConfidenceOption,
     DeviceOption,
     EngineThreadsOption,
     FitOption,
+    Flags,
     IouOption,
     LabelsOption,
     LayoutOption,
-    LineOption,
     MeanOption,
     SizeOption,
     StdOption,
     StoreOption,
     TaskOption,
-    fail,
-    hints_of,
-    line_of,
+    model_options,
 )
-from workers.errors import ImageError, WorkersError
-from workers.flags import Flags, model_options
 from workers.image import Picture
 from workers.options import ModelOptions
 from workers.runner import Runner

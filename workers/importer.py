@@ -9,9 +9,10 @@ from typing import Annotated, Final, Literal
 
 import typer
 
-from workers.arguments import LabelsOption, StoreOption, fail, hints_of
+from workers.arguments import fail, hints_of
 from workers.engine import Signature
 from workers.errors import ModelError, WorkersError
+from workers.flags import LabelsOption, StoreOption
 from workers.model import FIT, SOURCE, Hints, Model, describe
 from workers.store import check_name, default_store, keep
 

@@ -3,6 +3,9 @@
 It speaks YOLOv5's layout (images [n, 3, 160, 160] -> output [n, 1600, 9]), takes any batch, needs no weights from
 anywhere and about a millisecond, and its answers depend on the picture, so that a test can tell whose answer it holds.
 
+Its classes, by number: 0 white, 1 red, 2 green, 3 blue. A spot is white where its weakest channel is above half of full
+brightness, and has a colour where that channel leads the mean of the other two by more than 0.4 of it.
+
 How: brightness over a threshold on a grid of 4 x 4 pixels; a spot is where its smoothed map has a local maximum; its
 centre and size are the mean and the variance of the brightness around that cell.
 """
@@ -25,6 +28,7 @@ CELL: Final = 4
 WINDOW: Final = 11
 #: Level (0..1) from which a picture is bright; the grey of a letterbox (114 / 255) is not.
 THRESHOLD: Final = 0.7
+#: The classes, by number; rules of a line file (`ng`, `required`) name these.
 NAMES: Final = ("white", "red", "green", "blue")
 _GRID: Final = SIZE // CELL
 #: How steeply the class scores follow the colour.

@@ -37,6 +37,9 @@ def chaos(
     size: Annotated[str, typer.Option(help="Bytes of a frame; k and m are thousands and millions.")] = "30k",
     delay: Annotated[float, typer.Option(min=0.0, max=0.4, help="Seconds of one call of a model.")] = 0.005,
     deadline: Annotated[float, typer.Option(min=1.0, help="Seconds from capture to answer.")] = 30.0,
+    retain: Annotated[
+        float, typer.Option(min=0.0, help="Seconds that the ledger keeps a frame; more than the deadline. 0: for ever.")
+    ] = 0.0,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")] = None,
     keep: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep line file, ledger, diaries and logs in this empty folder.")
@@ -60,9 +63,13 @@ def chaos(
       gongwei chaos --faults kill,poison:20 --verbose
 
       gongwei chaos --each broker-kill --times 30
+
+      gongwei chaos --deadline 10 --retain 25
     """
     from ops.chaos.settings import Settings
 
+    if 0 < retain <= deadline:
+        raise typer.BadParameter(f"--retain {retain:g}: at its deadline a frame is {deadline:g} s old; keep it longer")
     settings = Settings(
         seed=seed,
         seconds=seconds,
@@ -75,6 +82,7 @@ def chaos(
         size=_size(size),
         delay=delay,
         deadline=deadline,
+        retain=retain,
     )
     with _folder(keep) as folder:
         raise typer.Exit(_run(settings, folder, report, verbose))

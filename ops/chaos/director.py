@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import count
 from pathlib import Path
@@ -16,7 +17,7 @@ from ops.chaos.recovery import Struck
 from ops.chaos.schedule import Fault, Kind
 from ops.chaos.settings import model_of, orders
 
-#: Seconds that an order to hang waits for a call of the model.
+#: Seconds that an order to hang waits for a call of the model, and one for a poison picture for the one before it.
 _TAKEN_WITHIN = 5.0
 #: Seconds that a fault waits for its victim to serve; then it strikes whatever there is. On a slow machine processes
 #: would else be killed before they have begun, again and again, which proves nothing.
@@ -26,7 +27,8 @@ _GLANCE = 0.005
 
 
 class Director:
-    """`turn` does what is due. `struck` has what was done; `on_fault` is told of each."""
+    """`turn` does what is due. `struck` has what was done, `given_up` the kinds of what could not be: nobody took the
+    order in time; `on_fault` is told of each."""
 
     def __init__(
         self,
@@ -37,6 +39,7 @@ class Director:
         on_fault: Callable[[Fault], None] = lambda fault: None,
     ) -> None:
         self.struck: list[Struck] = []
+        self.given_up: Counter[Kind] = Counter()
         self._cast = cast
         self._folder = folder
         self._disk = disk
@@ -153,17 +156,24 @@ class Director:
                 self._at(now + _GLANCE, look)
             else:
                 path.unlink(missing_ok=True)
+                self.given_up[fault.kind] += 1
 
         look(now)
 
     def _poison(self, fault: Fault, now: float) -> None:
         """The next picture of the camera; after one that was ordered before, if that has not been taken yet."""
-        path = order(self._folder, fault.victim)
-        if path.exists():
-            self._at(now + _GLANCE, lambda now: self._poison(fault, now))
-            return
-        _place(path, fault.model)
-        self._record(fault.kind, fault.victim, now, now, True)
+        path, until = order(self._folder, fault.victim), now + _TAKEN_WITHIN
+
+        def place(now: float) -> None:
+            if not path.exists():
+                _place(path, fault.model)
+                self._record(fault.kind, fault.victim, now, now, True)
+            elif now < until:
+                self._at(now + _GLANCE, place)
+            else:  # the camera takes no picture: the order before stays, this one is not given
+                self.given_up[fault.kind] += 1
+
+        place(now)
 
     def _fill(self, fault: Fault, now: float) -> None:
         if self._disk is not None:

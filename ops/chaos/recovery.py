@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 
 from broker.wire import Key
-from ops.chaos.reconcile import Told
 from ops.chaos.rows import Rows
 from ops.chaos.schedule import Kind
+from ops.chaos.told import Told
 
 #: Seconds after a process is back in which what was still under way to the cameras may arrive: no new answer yet. A
 #: cold Python needs several times as long.

@@ -13,14 +13,15 @@ import msgspec
 
 from broker.ledger import LedgerError
 from broker.line import to_toml
-from ops.chaos import rows
+from ops.chaos import purged, rows
 from ops.chaos.camera import diaries
 from ops.chaos.cast import Cast, Player
 from ops.chaos.diary import Received, Settled, last, read
 from ops.chaos.director import Director
 from ops.chaos.disk import Disk
+from ops.chaos.heard import Heard
 from ops.chaos.network import Network
-from ops.chaos.reconcile import Heard, Told, reconcile
+from ops.chaos.reconcile import reconcile
 from ops.chaos.recovery import by_kind, times
 from ops.chaos.report import Report
 from ops.chaos.schedule import SPACING, SPACING_OF_OTHERS, Fault, Kind
@@ -33,6 +34,7 @@ from ops.chaos.settings import (
     is_far,
     make_chaos_line,
 )
+from ops.chaos.told import Told
 from workers.engine.fake import EXIT_CODE
 
 T = TypeVar("T", bound=contextlib.AbstractContextManager[object])
@@ -221,18 +223,20 @@ class Run:
 
     def _report(self, seconds: float) -> Report:
         told = [Told.of(read(path)) for path in diaries(self.folder)]
-        found = rows.read(self._ledger)
+        heard = Heard.of(read(diary(self.folder)))
+        found = purged.completed(rows.read(self._ledger), heard.outcomes, heard.answers)
         struck = self._director.struck
         return Report(
             settings=msgspec.to_builtins(self.settings),
             seconds=round(seconds, 1),
             faults=by_kind(struck),
             serving=by_kind(one for one in struck if one.serving),
+            given_up={kind.value: count for kind, count in sorted(self._director.given_up.items())},
             exits=dict(sorted(self._cast.exits.items())),
             crashes=self._cast.crashes,
             skipped={kind.value: reason for kind, reason in self.skipped.items()},
             unfinished=self._unfinished,
-            verdict=reconcile(told, found, Heard.of(read(diary(self.folder))), self.settings.deadline),
+            verdict=reconcile(told, found, heard, self.settings.deadline),
             times=times(told, found, struck, since=self._start, service=self.settings.delay),
             struck=struck,
         )
@@ -240,8 +244,6 @@ class Run:
 
 def _explain(player: Player, code: int) -> str:
     """The fault that ended a process, which nobody killed: a poison picture, or its own watchdog after a hang."""
-    if player.role != "worker":
-        return ""
-    if code == EXIT_CODE:
+    if player.role == "worker" and code == EXIT_CODE:
         return "poison"
-    return "watchdog" if player.strained and code == _WATCHDOG else ""
+    return "watchdog" if player.role == "worker" and player.strained and code == _WATCHDOG else ""

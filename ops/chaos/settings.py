@@ -27,6 +27,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     `rate` frames/s of each camera of about `size` bytes; `workers` processes of each model, whose calls take `delay`
     seconds; `deadline` seconds of every frame; `window` unsettled frames of a camera.
+    `retain`: seconds that the ledger keeps a frame, 0: for ever.
     """
 
     seed: int = 1
@@ -41,6 +42,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     delay: float = 0.005
     deadline: float = 30.0
     window: int = 64
+    retain: float = 0.0
 
     @property
     def camera_names(self) -> tuple[str, ...]:
@@ -92,7 +94,7 @@ def make_chaos_line(settings: Settings, folder: Path, host: str, ledger: str) ->
         line,
         name="chaos",
         endpoints=msgspec.convert(moved, Endpoints),
-        ledger=msgspec.structs.replace(line.ledger, path=ledger),
+        ledger=msgspec.structs.replace(line.ledger, path=ledger, keep_days=settings.retain / 86400.0),
     )
 
 

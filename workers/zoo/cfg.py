@@ -28,7 +28,7 @@ LIST_LIMIT: Final = 256
 SHOWN: Final = 60
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,9}")
-_NUMBER: Final = re.compile(r"[+-]?([0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20})([eE][+-]?[0-9]{1,2})?f?")
+_NUMBER: Final = re.compile(r"[+-]?([0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20})([eE][+-]?[0-9]{1,2})?")
 _HEADER: Final = re.compile(r"\[([A-Za-z0-9_]{1,64})\]")
 
 
@@ -64,9 +64,9 @@ class Section:
 
     def number(self, key: str, default: float, least: float, most: float) -> float:
         text = self._text(key, str(default))
-        if _NUMBER.fullmatch(text) is None or not least <= float(text.rstrip("f")) <= most:
+        if _NUMBER.fullmatch(text) is None or not least <= float(text) <= most:
             self.refuse(f"a number from {least:g} to {most:g} is needed", key)
-        return float(text.rstrip("f"))
+        return float(text)
 
     def word(self, key: str, default: str | None, known: Sequence[str]) -> str:
         text = self._text(key, default)
@@ -84,7 +84,7 @@ class Section:
         items = self._items(key)
         if not all(map(_NUMBER.fullmatch, items)):
             self.refuse("numbers between commas are needed", key)
-        numbers = tuple(float(item.rstrip("f")) for item in items)
+        numbers = tuple(float(item) for item in items)
         if not all(map(math.isfinite, numbers)):
             self.refuse("the numbers are not finite", key)
         return numbers

@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from workers.arguments import LabelsOption, StoreOption, fail
+from workers.arguments import fail
 from workers.errors import ModelError, WorkersError
-from workers.flags import hints
+from workers.flags import LabelsOption, StoreOption, hints
 from workers.store import default_store, keep
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """A Darknet detector as an ONNX graph: images [batch, 3, height, width] -> output [batch, boxes, 5 + classes].
 
 The heads are decoded inside, in YOLOv5's layout: centre x, centre y, width, height in pixels of the input, objectness,
-class scores. So every engine gives the same boxes, and `workers.yolo` takes them as they are.
+class scores. So every engine gives the same boxes, and `workers.yolo` takes them as they are. Nodes are named by their
+section: `016_convolutional/Conv`; the decoding is all of, and only, `*_yolo/` and `output/`.
 """
 
 from __future__ import annotations
@@ -58,9 +59,13 @@ class Detector:
         return sum(len(head.anchors) * head.shape[1] * head.shape[2] for head in self.network.heads)
 
     def model(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
-        """The graph, checked. To be called once: it takes the weights in their order."""
+        """The graph, checked. Raises ModelError for weights that are not finite."""
         graph = Graph("darknet")
-        graph.output(graph.concat(list(_rows(graph, self.network, self.weights))), "output")
+        self.weights.rewind()
+        rows = list(_rows(graph, self.network, self.weights))
+        with graph.scope("output"):
+            together = graph.concat(rows)
+        graph.output(together, "output")
         return graph.model(metadata)
 
 

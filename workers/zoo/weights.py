@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from dataclasses import dataclass
@@ -54,16 +55,24 @@ class Weights:
             raise ModelError(f"{path}: became shorter while it was read")
         return cls(data, header, str(path))
 
+    def rewind(self) -> None:
+        """The next convolution is the first one again."""
+        self._taken = 0
+
     def convolution(self, layer: Convolution) -> tuple[Array, Array]:
-        """Kernel and bias of a convolution, its batch norm folded in. Raises ModelError for what is not finite."""
+        """Kernel and bias of the next convolution, its batch norm folded in; to be called in the order of the layers.
+
+        Raises ModelError for what is not finite.
+        """
         filters = layer.kernel[0]
-        bias = self._take(filters).astype(np.float64)
-        scale, mean, variance = (self._take(filters) for _ in range(3)) if layer.normalized else (None, None, None)
-        kernel = self._take(int(np.prod(layer.kernel))).reshape(layer.kernel)
-        if scale is not None and mean is not None and variance is not None:
-            factor = scale / np.sqrt(np.maximum(variance.astype(np.float64), 0) + EPSILON)
-            bias = bias - mean * factor
-            kernel = (kernel * factor[:, None, None, None]).astype(np.float32)
+        bias: NDArray[np.floating] = self._take(filters)
+        scale, mean, variance = (self._take(filters if layer.normalized else 0) for _ in range(3))
+        kernel = self._take(math.prod(layer.kernel)).reshape(layer.kernel)
+        if layer.normalized:
+            with np.errstate(all="ignore"):
+                factor = scale / np.sqrt(variance.astype(np.float64) + EPSILON)
+                bias = bias - mean * factor
+                kernel = (kernel * factor[:, None, None, None]).astype(np.float32)
         if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
             layer.section.refuse(f"its weights in {self._file} are not finite: the file is damaged, or of another cfg")
         return kernel, bias.astype(np.float32)

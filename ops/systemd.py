@@ -1,0 +1,112 @@
+"""A line as systemd units: one service for each process of `ops.plan`, with a limit of memory, and a target for all.
+
+Pure. Formats: systemd.unit(5), systemd.service(5), systemd.resource-control(5); quoting: systemd.syntax(7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from broker.line import Line
+from ops.supervisor import Restart, Spec, Stage
+
+#: Bytes that a process may take beyond what the line file lets it hold.
+BESIDE: Final = 512 << 20
+#: Bytes of a join: what it keeps is bounded by counts (docs/limits.md), not by bytes.
+JOIN: Final = 1 << 30
+#: Seconds from the end of a process to its next start.
+AGAIN: Final = 0.2
+#: Seconds beyond its grace until a process that was asked to end is killed.
+PATIENCE: Final = 5.0
+#: Sockets and files of one process: the last bound of connections.
+FILES: Final = 65_536
+#: What a process is started after, and so ends before.
+_AFTER: Final = {
+    Stage.JOIN: (),
+    Stage.BROKER: (Stage.JOIN,),
+    Stage.RECORDER: (Stage.BROKER,),
+    Stage.WORKER: (Stage.BROKER,),
+    Stage.CAMERA: (Stage.BROKER, Stage.RECORDER, Stage.WORKER),
+}
+
+
+def units(line: Line, path: Path, specs: Iterable[Spec], *, user: str = "") -> dict[str, str]:
+    """File name -> text of all units of the line file at `path` (absolute). `user`: who runs them; "": root."""
+    planned = list(specs)
+    services = {_name(line, spec): _service(line, path, spec, planned, user) for spec in planned}
+    return {_target(line): _target_text(line, services), **services}
+
+
+def memory(line: Line, stage: Stage) -> int | None:
+    """Bytes that a process may take before it is ended and started again; None: what the model and its engine need is
+    not ours to say, and nobody but the broker reaches it."""
+    match stage:
+        case Stage.BROKER:
+            return line.limits.queue_bytes + 2 * line.limits.max_frame * len(line.cameras) + BESIDE
+        case Stage.RECORDER:
+            return (line.recorder.memory << 20) + BESIDE
+        case Stage.JOIN:
+            return JOIN
+        case _:
+            return None
+
+
+def _target(line: Line) -> str:
+    return f"gongwei-{line.name}.target"
+
+
+def _name(line: Line, spec: Spec) -> str:
+    return f"gongwei-{line.name}-{spec.name.replace('/', '-')}.service"
+
+
+def _target_text(line: Line, services: Iterable[str]) -> str:
+    return _text(
+        {
+            "Unit": [("Description", f"Gongwei line {line.name}"), *(("Wants", name) for name in services)],
+            "Install": [("WantedBy", "multi-user.target")],
+        }
+    )
+
+
+def _service(line: Line, path: Path, spec: Spec, planned: Iterable[Spec], user: str) -> str:
+    after = [_name(line, other) for other in planned if other.stage in _AFTER[spec.stage]]
+    most = memory(line, spec.stage)
+    return _text(
+        {
+            "Unit": [
+                ("Description", f"Gongwei line {line.name}: {spec.name}"),
+                ("PartOf", _target(line)),
+                ("After", " ".join(["network.target", *after])),
+                ("StartLimitIntervalSec", "0"),  # a line is never given up on
+            ],
+            "Service": [
+                ("ExecStart", " ".join(map(_quoted, spec.argv))),
+                ("WorkingDirectory", str(path.parent).replace("%", "%%")),
+                *(("Environment", _quoted(f"{key}={value}")) for key, value in spec.env.items()),
+                *([("User", user)] if user else []),
+                ("Restart", "always" if spec.restart is Restart.ALWAYS else "on-failure"),
+                ("RestartSec", f"{AGAIN:g}"),
+                ("TimeoutStopSec", f"{spec.grace + PATIENCE:g}"),
+                *([("MemoryMax", str(most))] if most is not None else []),
+                ("LimitNOFILE", str(FILES)),
+                ("NoNewPrivileges", "yes"),
+                ("ProtectSystem", "full"),
+            ],
+            "Install": [("WantedBy", _target(line))],
+        }
+    )
+
+
+def _text(sections: dict[str, list[tuple[str, str]]]) -> str:
+    return "\n".join(
+        f"[{section}]\n" + "".join(f"{key}={value}\n" for key, value in entries)
+        for section, entries in sections.items()
+    )
+
+
+def _quoted(word: str) -> str:
+    """A word of a command line or an environment: `%` and `$` stand for themselves."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"' if not escaped or any(character in escaped for character in " \t'\"\\;") else escaped

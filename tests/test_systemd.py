@@ -1,0 +1,105 @@
+"""A line as systemd units, read back by systemd itself where it is."""
+
+from __future__ import annotations
+
+import configparser
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from broker.line import CameraEntry, Endpoints, Limits, Line, Model, Recorder, Route, Station, to_toml
+from ops import plan, systemd
+from ops.__main__ import app
+from ops.supervisor import Stage
+
+LINE = Line(
+    name="line-1",
+    stations={"press": Station()},
+    cameras={
+        "top": CameraEntry(station="press", source="synthetic:", deadline=2.0),
+        "far": CameraEntry(station="press"),
+    },
+    models={"dents": Model(file="dents.onnx", workers=2), "elsewhere": Model()},
+    routes={"top": Route(models=["dents"]), "far": Route(models=["elsewhere"])},
+    limits=Limits(max_frame=1 << 20, queue_bytes=100 << 20),
+    recorder=Recorder(memory=64),
+)
+NAMES = ["join", "broker", "recorder", "worker-dents-1", "worker-dents-2", "camera-top"]
+
+
+def made(path: Path, user: str = "") -> dict[str, str]:
+    return systemd.units(LINE, path, plan.specs(LINE, path), user=user)
+
+
+def parsed(text: str) -> configparser.RawConfigParser:
+    """A unit without repeated keys."""
+    reader = configparser.RawConfigParser(strict=False)
+    reader.optionxform = str  # type: ignore[assignment,method-assign]
+    reader.read_string(text)
+    return reader
+
+
+def test_a_service_for_each_process_of_up(tmp_path: Path) -> None:
+    files = made(tmp_path / "line.toml")
+    assert list(files) == ["gongwei-line-1.target", *(f"gongwei-line-1-{name}.service" for name in NAMES)]
+    for name in files:
+        assert name == "gongwei-line-1.target" or f"Wants={name}\n" in files["gongwei-line-1.target"]
+
+
+def test_the_commands_are_those_of_up_also_from_a_folder_with_odd_characters(tmp_path: Path) -> None:
+    path = tmp_path / 'a "line" of 100 % $HOME' / "line.toml"
+    for spec, text in zip(plan.specs(LINE, path), list(made(path).values())[1:], strict=True):
+        command = parsed(text)["Service"]["ExecStart"].replace("%%", "%").replace("$$", "$")
+        assert shlex.split(command) == list(spec.argv)
+
+
+def test_memory_is_limited_where_strangers_can_connect(tmp_path: Path) -> None:
+    files = made(tmp_path / "line.toml")
+    limits = {name: parsed(files[f"gongwei-line-1-{name}.service"])["Service"].get("MemoryMax") for name in NAMES}
+    assert limits["broker"] == str((100 << 20) + 2 * 2 * (1 << 20) + (512 << 20))
+    assert limits["recorder"] == str((64 << 20) + (512 << 20))
+    assert limits["join"] == str(1 << 30)
+    assert limits["worker-dents-1"] is None and limits["camera-top"] is None
+    assert systemd.memory(LINE, Stage.WORKER) is None
+
+
+def test_ends_in_the_order_of_up_and_starts_again_as_up_does(tmp_path: Path) -> None:
+    files = {name: parsed(text) for name, text in list(made(tmp_path / "line.toml", "crew").items())[1:]}
+    camera, broker = files["gongwei-line-1-camera-top.service"], files["gongwei-line-1-broker.service"]
+    assert "gongwei-line-1-worker-dents-2.service" in camera["Unit"]["After"]
+    assert "gongwei-line-1-join.service" in broker["Unit"]["After"]
+    assert (camera["Service"]["Restart"], broker["Service"]["Restart"]) == ("on-failure", "always")
+    assert camera["Service"]["TimeoutStopSec"] == "12"  # deadline, flush, and what is left to systemd
+    assert {unit["Service"]["User"] for unit in files.values()} == {"crew"}
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+def test_systemd_takes_them(tmp_path: Path) -> None:
+    path = tmp_path / "100 % of it" / "line.toml"
+    path.parent.mkdir()
+    path.write_text(to_toml(LINE), encoding="utf-8")
+    result = CliRunner().invoke(app, ["units", str(path), "--out", str(tmp_path / "units"), "--user", "root"])
+    assert (result.exit_code, "wrote 7 units" in result.output) == (0, True)
+    files = sorted(map(str, (tmp_path / "units").iterdir()))
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *files], capture_output=True, text=True, timeout=60
+    )
+    ours = [line for line in verified.stderr.splitlines() if "gongwei-" in line]
+    assert (ours, len(files)) == ([], 7)
+
+
+def test_a_line_open_to_strangers_needs_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "line.toml"
+    line = Line(
+        stations=LINE.stations, cameras=LINE.cameras, models=LINE.models, routes=LINE.routes,
+        endpoints=Endpoints(frontend="tcp://0.0.0.0:7001"),
+    )  # fmt: skip
+    path.write_text(to_toml(line), encoding="utf-8")
+    assert CliRunner().invoke(app, ["units", str(path)]).exit_code == 2
+    shown = CliRunner().invoke(app, ["units", str(path), "--insecure"])
+    assert shown.exit_code == 0
+    assert "--insecure" in shown.output and "# gongwei-line-broker.service" in shown.output
