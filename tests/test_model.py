@@ -18,6 +18,8 @@ from workers.errors import ModelError
 from workers.flags import Flags, hints, least_confidence, model_options
 from workers.layout import Layout
 from workers.model import Hints, Model, describe
+from workers.zoo.catalogue import find
+from workers.zoo.making import Order, make
 
 LINE = """
 [stations.s]
@@ -171,6 +173,15 @@ def test_std_of_zero_is_refused() -> None:
 
 def test_a_mean_that_is_no_number_is_refused() -> None:
     refused((1, 2), match="finite", hints=Hints(names=("a", "b"), mean=(float("nan"),), std=(1,), fit="crop"))
+
+
+def test_describe_keeps_what_the_weights_are(tmp_path: Path) -> None:
+    source, target = tmp_path / "zoo.onnx", tmp_path / "copy.onnx"
+    source.write_bytes(make(Order(kind=find("yolov5n"), size=(64, 64), classes=2)).SerializeToString())
+    describing.describe(source, target, Hints(names=("a", "b"), layout="yolov5"))
+    signature = OnnxEngine.load(target, threads=1).signature
+    model = describe(signature, Hints(), "copy")
+    assert (model.random, model.names, signature.metadata["gongwei.layout"]) == (True, ("a", "b"), "yolov5")
 
 
 def test_describe_writes_what_the_worker_reads(tmp_path: Path) -> None:
