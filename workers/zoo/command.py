@@ -35,8 +35,8 @@ def zoo(
 ) -> None:
     """Architectures that are built here: YOLOv5 n to x for detection, segmentation, classification, and MobileNetV2.
 
-    With random weights they cost what trained ones cost, and find nothing: their results are marked `random`, and a
-    verdict that rests on them is never `ok`. With weights from a file they answer what the file answers, at any batch
+    With random weights they cost what trained ones cost, and what they find means nothing: results are marked
+    `random`, and a verdict that rests on them is never `ok`. With weights from a file they answer what the file answers, at any batch
     and at another input size.
 
     Examples:
@@ -122,5 +122,5 @@ def _make(
     model = make(Order(kind=kind, weights=source, size=said.size, classes=classes, seed=seed, names=said.names))
     content = model.SerializeToString(deterministic=True)
     keep(kind.name, content, store)
-    says = "random weights, which find nothing" if source is None else f"weights of {source.name}"
+    says = "random weights: what it finds means nothing" if source is None else f"weights of {source.name}"
     return {"file": str(target), "bytes": len(content), "weights": weights, "says": says}
