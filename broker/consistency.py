@@ -205,7 +205,7 @@ def _security(document: Document) -> Iterator[Problem]:
             yield Problem((*path, "cameras"), "missing; needed: the names of the cameras that use this key")
         elif entry.get("role") != "camera" and cameras:
             yield Problem((*path, "cameras"), f"is for keys with the role camera; found {shown(entry.get('role'))}")
-    roles = {entry.get("role") for entry in keys.values()}
+    roles = _words([entry.get("role") for entry in keys.values()])
     for role in ("broker", "join", "recorder"):
         if role not in roles:
             yield Problem(("security", "keys"), f"has no key with the role {role}, by which the others know it")

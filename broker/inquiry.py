@@ -9,6 +9,7 @@ import zmq
 
 from broker import curve, wire
 from broker.curve import Credentials
+from broker.redial import keep_trying
 from broker.turn import Counts
 from broker.wire import End, Gone, Message, Page, Since, WireError
 
@@ -71,8 +72,7 @@ class Inquiry:
     def _connect(self) -> None:
         socket = self._socket = self._context.socket(zmq.DEALER)
         socket.linger = 0
-        socket.reconnect_ivl = wire.RECONNECT_IVL
-        socket.reconnect_ivl_max = wire.RECONNECT_IVL_MAX
+        keep_trying(socket)
         socket.heartbeat_ivl = 1000
         socket.heartbeat_timeout = 3000
         curve.call(socket, self._endpoint, self._credentials)

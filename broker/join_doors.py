@@ -11,6 +11,7 @@ import zmq
 from broker import curve, wire
 from broker.curve import Credentials
 from broker.gate import Gate
+from broker.redial import keep_trying
 from broker.turn import Counts
 from broker.wire import Message, Since, WireError
 
@@ -187,8 +188,7 @@ class JoinDoors:
         # for a broker that is away is of an epoch that the next one does not know.
         self._egress.setsockopt(zmq.SNDHWM, EGRESS_WAITING)
         self._egress.setsockopt(zmq.MAXMSGSIZE, wire.BATCH_LIMIT)
-        self._egress.setsockopt(zmq.RECONNECT_IVL, wire.RECONNECT_IVL)
-        self._egress.setsockopt(zmq.RECONNECT_IVL_MAX, wire.RECONNECT_IVL_MAX)
+        keep_trying(self._egress)
         self._egress.setsockopt(zmq.HEARTBEAT_IVL, 1000)
         self._egress.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
         curve.call(self._egress, self._egress_at, self._credentials)

@@ -20,6 +20,7 @@ from broker.gate import Gate
 from broker.inquiry import Inquiry
 from broker.missed import Missed
 from broker.recorder import Counts, Recorder
+from broker.redial import keep_trying
 from broker.rereading import Rereading
 from broker.socket_monitor import SocketMonitor
 from broker.wire import Ask, Copy, Gone, Key, Message, Picture, Published, Verdict, WireError
@@ -125,11 +126,13 @@ class RecorderServer:
         self._pictures.bind(pictures)
         self._copies = stack.enter_context(context.socket(zmq.PULL))
         self._copies.setsockopt(zmq.RCVHWM, COPIES_WAITING)
+        keep_trying(self._copies)
         curve.call(self._copies, copies, self._broker)
         self._copies.connect(copies)
         self._live = stack.enter_context(context.socket(zmq.SUB))
         self._live.setsockopt(zmq.RCVHWM, 10_000)
         self._live.subscribe(b"frame/")
+        keep_trying(self._live)
         curve.call(self._live, live, self._join)
         self._monitor = SocketMonitor(self._live, live, zmq.EVENT_HANDSHAKE_SUCCEEDED)
         stack.callback(self._monitor.close)

@@ -34,9 +34,6 @@ CLASS_NAME_LIMIT: Final = 64
 LABEL_LIMIT: Final = 64
 #: From this many bytes on a payload is handed to ZeroMQ without a copy; below it a copy is faster (measured).
 COPY_THRESHOLD: Final = 1 << 16
-#: Milliseconds after which a connection that broke is tried again, at first and at most: a new broker is found at once.
-RECONNECT_IVL: Final = 30
-RECONNECT_IVL_MAX: Final = 150
 
 Policy = Literal["inspect", "monitor"]
 Encoding = Literal["jpeg", "png", "bgr8", "mono8", "bayer_rg8"]

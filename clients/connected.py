@@ -7,8 +7,9 @@ from typing import Final
 
 import zmq
 
-from broker import curve, wire
+from broker import curve
 from broker.curve import Credentials
+from broker.redial import keep_trying
 from clients.errors import EndpointError
 
 #: Messages that wait to be read, unless more are asked for: ZeroMQ's own number.
@@ -27,8 +28,7 @@ def connected(
     socket = context.socket(kind)
     socket.linger = 0
     socket.rcvhwm = waiting
-    socket.reconnect_ivl = wire.RECONNECT_IVL
-    socket.reconnect_ivl_max = wire.RECONNECT_IVL_MAX
+    keep_trying(socket)
     socket.heartbeat_ivl = 1000
     socket.heartbeat_timeout = 3000
     try:

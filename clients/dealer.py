@@ -10,8 +10,9 @@ import zmq
 
 from broker import curve
 from broker.curve import Credentials
+from broker.redial import keep_trying
 from broker.socket_monitor import SocketMonitor
-from broker.wire import COPY_THRESHOLD, RECONNECT_IVL, RECONNECT_IVL_MAX, encode
+from broker.wire import COPY_THRESHOLD, encode
 from clients.held import Outgoing
 
 #: Messages taken in one turn at most.
@@ -67,8 +68,7 @@ class Dealer:
     def _configure(self, socket: zmq.Socket[bytes]) -> None:
         socket.linger = 0
         socket.sndhwm = self._frames + SPARE
-        socket.reconnect_ivl = RECONNECT_IVL
-        socket.reconnect_ivl_max = RECONNECT_IVL_MAX
+        keep_trying(socket)
         socket.handshake_ivl = 2000
         socket.heartbeat_ivl = 1000
         socket.heartbeat_timeout = 3000

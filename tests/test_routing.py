@@ -433,6 +433,33 @@ def test_a_second_live_camera_of_the_same_name_is_refused_and_a_dead_one_is_repl
     assert router.admission.publishers["cam0"].boot == "b1"
 
 
+@pytest.mark.parametrize("away", [0.1, 5.0])
+def test_what_an_older_connection_still_brings_in_does_not_draw_the_answers_there(away: float) -> None:
+    """After a cut TCP delivers what was sent before it, and that may come after the greeting on a new connection."""
+    world = World(cameras=1)
+    world.calm(0.2)
+    router = world.router
+    greeting = Hello(camera="cam0", boot=world.cameras["cam0"].boot, protocol=1)
+    world.now += away
+    router.end_turn(world.now)  # after 5 s the broker has given the camera up
+    router.outbox.clear()
+    router.from_camera(world.now, b"newer", greeting)
+    router.from_camera(world.now, b"cam0", greeting)
+    assert [identity for identity, _ in router.outbox.to_cameras] == [b"newer"]
+    assert router.admission.publishers["cam0"].identity == b"newer"
+    assert router.counts["stale_total", "hello"] == 1
+
+
+def test_another_boot_of_a_camera_may_greet_on_any_connection() -> None:
+    world = World(cameras=1)
+    world.calm(0.2)
+    router = world.router
+    for boot in ("b1", "b2", "b1"):
+        world.now += 2.0
+        router.from_camera(world.now, b"same", Hello(camera="cam0", boot=boot, protocol=1))
+        assert router.admission.publishers["cam0"].boot == boot
+
+
 def test_skips_and_ends_of_boots_are_recorded() -> None:
     world = World(cameras=1)
     world.calm(0.2)

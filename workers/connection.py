@@ -8,8 +8,9 @@ import zmq
 
 from broker import curve
 from broker.curve import Credentials
+from broker.redial import keep_trying
 from broker.socket_monitor import SocketMonitor
-from broker.wire import BATCH_LIMIT, HEADER_LIMIT, RECONNECT_IVL, RECONNECT_IVL_MAX, Message, encode
+from broker.wire import BATCH_LIMIT, HEADER_LIMIT, Message, encode
 from workers.errors import WorkersError
 
 #: Messages that wait for the broker inside ZeroMQ; what is more waits in the Outbox.
@@ -77,7 +78,7 @@ class Connection:
         socket.sndhwm = SEND_LIMIT
         socket.linger = 1000
         socket.maxmsgsize = BATCH_LIMIT + HEADER_LIMIT
-        socket.reconnect_ivl, socket.reconnect_ivl_max = RECONNECT_IVL, RECONNECT_IVL_MAX
+        keep_trying(socket)
         socket.handshake_ivl = 2000
         socket.heartbeat_ivl, socket.heartbeat_timeout = 1000, 3000
         self._monitor.open()

@@ -36,8 +36,8 @@ def zoo(
     """Architectures that are built here: YOLOv5 n to x for detection, segmentation, classification, and MobileNetV2.
 
     With random weights they cost what trained ones cost, and what they find means nothing: results are marked
-    `random`, and a verdict that rests on them is never `ok`. With weights from a file they answer what the file answers, at any batch
-    and at another input size.
+    `random`, and a verdict that rests on them is never `ok`. With weights from a file they answer what the file
+    answers, at any batch and at another input size.
 
     Examples:
 
