@@ -211,7 +211,7 @@ class Reject(Message, frozen=True, kw_only=True):
 class Ready(Message, frozen=True, kw_only=True):
     """A model thread registers, warmed up. `session` is random; `depth` is how many undone jobs may be under way at
     once when it crashes (max_batch plus those decoded ahead): that many are suspects. `exec_timeout` in seconds.
-    `classes`: names of the classes that the model can answer, empty where unknown."""
+    `classes`: names of the classes that the model can answer, empty where unknown; `random`: nobody trained it."""
 
     TYPE = b"\x21"
     LIMIT = BATCH_LIMIT
@@ -225,6 +225,7 @@ class Ready(Message, frozen=True, kw_only=True):
     depth: Natural = 1
     protocol: int = PROTOCOL
     classes: ClassNames = field(default_factory=list)
+    random: bool = False
 
 
 class SessionBeat(Struct, frozen=True, kw_only=True, gc=False):
@@ -584,7 +585,8 @@ class Reloaded(Message, frozen=True, kw_only=True):
 
 class SessionState(Struct, frozen=True, kw_only=True, gc=False):
     """How a session does: `open`, it takes jobs; `draining`, it finishes what is `in_flight` and is then let go.
-    `dispatched`: jobs that it was given since it registered; `grant`: the highest number that it takes."""
+    `dispatched`: jobs that it was given since it registered; `grant`: the highest number that it takes; `random`: its
+    model's weights are."""
 
     worker: str
     session: str
@@ -595,6 +597,7 @@ class SessionState(Struct, frozen=True, kw_only=True, gc=False):
     grant: Highest
     open: bool
     draining: bool
+    random: bool = False
 
 
 class List(Message, frozen=True, kw_only=True):

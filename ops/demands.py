@@ -17,6 +17,7 @@ from ops.facts import Facts
 from ops.machine import memory
 
 #: What to do about a model that workers cannot load; their error says what is wrong with it.
+_UNTRAINED: Final = "good for measuring a line; to look at parts put a trained model there"
 _REFUSED: Final = "no worker can start with it: put a whole model there, or do what the error says"
 
 
@@ -51,6 +52,9 @@ def models(line: Line, path: Path, found: Mapping[str, Facts]) -> Iterator[Check
             yield Check(name=label, state="failed", found=told.refused, advice=_REFUSED)
         elif told.unread:
             yield Check(name=label, state="warning", found=told.unread, advice=f"try it: workers check {model.file}")
+        elif told.random:
+            said = f"{model.file}: random weights: no verdict that rests on it is ok"
+            yield Check(name=label, state="warning", found=said, advice=_UNTRAINED)
         else:
             yield Check(name=label, state="ok", found=f"{model.file}: {told.task}, {len(told.names)} classes")
 

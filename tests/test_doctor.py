@@ -18,6 +18,8 @@ from ops import demands, doctor, facts, machine, ports, storage
 from ops.doctor import Check
 from tests.join_world import BOOT, WALL, Bench, Items
 from workers import tiny
+from workers.zoo.catalogue import find
+from workers.zoo.making import Order, make
 
 
 def line(**changes: object) -> Line:
@@ -148,6 +150,13 @@ def test_a_model_file_that_is_cut_short_fails_with_the_workers_error(tmp_path: P
     (check,) = model_checks(line(models={"a": Model(file="cut.onnx")}), tmp_path)
     assert check.state == "failed"
     assert "onnxruntime cannot load it" in check.found
+
+
+def test_a_model_of_random_weights_is_a_warning(tmp_path: Path) -> None:
+    model = make(Order(kind=find("mobilenetv2"), size=(32, 32), classes=2))
+    (tmp_path / "zoo.onnx").write_bytes(model.SerializeToString())
+    (check,) = model_checks(line(models={"zoo": Model(file="zoo.onnx")}), tmp_path)
+    assert (check.state, "random weights" in check.found) == ("warning", True)
 
 
 def test_a_classifier_whose_scaling_is_unknown_fails(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -14,10 +15,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from broker import desk
 from broker.line import Model as LineModel
 from broker.line import to_toml
+from broker.troubles import present
 from broker.wire import List
 from clients.camera import Camera
 from ops.rolling import open_sessions, workers_of
@@ -31,6 +34,7 @@ from tests.world import World
 from workers import tiny
 from workers.describe import describe
 from workers.model import Hints
+from workers.operate import table
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
@@ -81,6 +85,21 @@ def test_stand_ins_are_no_workers_to_be_restarted() -> None:
     sessions = desk.listed(world.router, List()).sessions
     assert workers_of(sessions, "det") == ["a", "b", "w1"]
     assert open_sessions(sessions) == {"det": 3, "seg": 1}
+
+
+def test_random_weights_are_shown_and_told_as_a_trouble() -> None:
+    world = World(cameras=1, models=("det",))
+    world.calm(0.2)
+    assert list(present(world.router)) == []
+    world.from_worker("zoo", ready("zoos", worker="zoo", random=True))
+    world.turn()
+    (trouble,) = present(world.router)
+    assert ("random" in trouble.what, trouble.about) == (True, (("model", "det"),))
+    listed = desk.listed(world.router, List())
+    assert [one.random for one in listed.sessions] == [False, True]
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(table(listed))
+    assert [" random" in line for line in console.export_text().splitlines()[1:]] == [False, True]
 
 
 # --- real processes --------------------------------------------------------------------------------------------------

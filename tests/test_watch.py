@@ -233,6 +233,8 @@ def test_a_line_says_what_was_found_and_what_is_missing() -> None:
     assert (name, verdict, milliseconds) == ("cam1/7", "NG", "12.3")
     assert what == "part p-1, no m2 (expired: queued), plate 1.00, 2 × dent 0.88"
     assert cells(frame(0), body_of(frame(0)))[4] == "nothing found"
+    untrained = frame(0, results={"zoo": {"detections": [DENT], "random": True}})
+    assert cells(untrained, body_of(untrained))[4] == "zoo: random weights, dent 0.88"
     assert cells(part(), body_of(part()))[1:] == ("s1 part p-7", "INCOMPLETE", "", "1 frames, no cam2 (no_frame)")
 
 

@@ -12,6 +12,7 @@ import typer
 from broker.line import Line, Model
 from workers.engine.fake import PREFIX, Fake
 from workers.errors import ModelError
+from workers.layout import Layout
 from workers.model import Hints, Task
 from workers.options import CONFIDENCE, IOU, ModelOptions
 from workers.placement import Fit
@@ -48,6 +49,9 @@ SizeOption = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of an input t
 MeanOption = Annotated[str | None, typer.Option(help="Grey level 0..255 that becomes 0: one number, or R,G,B.")]
 StdOption = Annotated[str | None, typer.Option(help="What the rest is divided by: one number, or R,G,B.")]
 FitOption = Annotated[str | None, typer.Option(help="letterbox, stretch or crop.")]
+LayoutOption = Annotated[
+    str | None, typer.Option(help="yolov5 or yolov8: how a detector's boxes are laid out, where both could be.")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +101,14 @@ def least_confidence(line: Line | None, model: str) -> float:
 
 
 def hints(
-    *, task: str | None, labels: Path | None, size: str | None, mean: str | None, std: str | None, fit: str | None
+    *,
+    task: str | None,
+    labels: Path | None,
+    size: str | None,
+    mean: str | None,
+    std: str | None,
+    fit: str | None,
+    layout: str | None = None,
 ) -> Hints:
     """What the flags say about a model. Raises ModelError naming the flag and what it takes."""
     return Hints(
@@ -107,6 +118,7 @@ def hints(
         mean=_numbers("--mean", mean) if mean is not None else None,
         std=_numbers("--std", std) if std is not None else None,
         fit=_choice("--fit", fit, get_args(Fit)),
+        layout=_choice("--layout", layout, get_args(Layout)),
     )
 
 

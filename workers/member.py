@@ -33,6 +33,7 @@ class Member:
             grant=session.window,
             depth=session.window,
             classes=class_names(session.runner.model.names),
+            random=session.runner.model.random,
         )
 
     def tell(self, message: Void) -> None:
