@@ -11,6 +11,9 @@ from broker.keys import Certificate
 #: Bytes by which CURVE makes a message longer than what is in it.
 OVERHEAD: Final = 64
 
+#: ZAP domain of sockets that ask nobody for a key.
+PLAIN: Final = b"plain"
+
 
 class Credentials(NamedTuple):
     """What a socket that connects needs: its own certificate, and the public key of the only server that it trusts."""
@@ -36,6 +39,16 @@ def serve(socket: zmq.Socket[Any], endpoint: str, domain: str, certificate: Cert
     socket.zap_domain = domain.encode()
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     _make_room(socket)
+
+
+def plain(socket: zmq.Socket[Any], endpoint: str) -> None:
+    """Before a socket of a line without keys binds `endpoint`: peers that speak less than ZMTP 3 are turned away.
+
+    The greeting of ZMTP 1 has no mark, so libzmq takes whatever bytes a stranger sends for messages of such a peer. It
+    refuses them on a socket that has a ZAP domain. Nobody is asked about the others: such a line has no gate.
+    """
+    if protects(endpoint):
+        socket.zap_domain = PLAIN
 
 
 def call(socket: zmq.Socket[Any], endpoint: str, credentials: Credentials | None) -> None:

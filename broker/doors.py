@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import zmq
 
+from broker import curve
 from broker.gate import Gate
 from broker.line import Line
 from broker.roster import Session
@@ -97,6 +98,8 @@ class Doors:
             socket.rcvhwm = FRONTEND_HWM
         if self._gate is not None:
             self._gate.door(socket, endpoint, door)
+        else:
+            curve.plain(socket, endpoint)
         try:
             if ipc_in_use(endpoint):
                 raise zmq.ZMQError(zmq.EADDRINUSE)
@@ -134,6 +137,8 @@ class Doors:
         socket.sndhwm = SESSION_HWM + 2 * session.grant
         if self._gate is not None and self._gate.guards(self.backend):
             self._gate.passing_door(socket, self._endpoints.backend, session_door(key))
+        else:
+            curve.plain(socket, self._endpoints.backend)
         try:
             port = self._bind_free(socket)
         except zmq.ZMQError:

@@ -178,6 +178,8 @@ class JoinDoors:
         socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
         if self._gate is not None:
             self._gate.door(socket, endpoint, door)
+        else:
+            curve.plain(socket, endpoint)
         socket.bind(endpoint)
 
     def _connect(self) -> None:

@@ -123,6 +123,8 @@ class RecorderServer:
         self._pictures.setsockopt(zmq.HANDSHAKE_IVL, 2000)
         if self._gate is not None:
             self._gate.door(self._pictures, pictures, "pictures")
+        else:
+            curve.plain(self._pictures, pictures)
         self._pictures.bind(pictures)
         self._copies = stack.enter_context(context.socket(zmq.PULL))
         self._copies.setsockopt(zmq.RCVHWM, COPIES_WAITING)

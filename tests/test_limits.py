@@ -30,11 +30,15 @@ from broker.routing import Router
 from broker.server import LINES_AT_ONCE, RELOAD_LIMIT, RELOADS_AT_ONCE
 from broker.strays import LIMIT, PATIENCE, Strays
 from broker.wire import Since, WireError
+from clients.camera import Camera
 from tests.conftest import free_port
 from tests.fuzz import zmtp
 from tests.peers import JPEG, Context, Peer, broker, frame, hello, make_line, ready, running
+from tests.test_end_to_end import spots
+from tests.whole_line import whole_line
 from workers import model
 from workers.engine import Signature
+from workers.engine.fake import Fake
 from workers.errors import ModelError, RefusedError
 from workers.worker import Worker
 
@@ -382,3 +386,25 @@ def test_metrics_are_for_this_machine_alone() -> None:
         socket.create_connection(("127.0.0.1", port), 5).close()
         listening = [one.laddr for one in psutil.Process().net_connections() if one.status == psutil.CONN_LISTEN]
         assert [one.ip for one in listening if one.port == port] == ["127.0.0.1"]
+
+
+def test_bytes_of_a_stranger_are_not_taken_for_messages(
+    endpoint: Endpoint, transport: str, context: Context, tmp_path: Path
+) -> None:
+    """ZMTP 1 greets without a mark: to libzmq anything could be its messages, many from each connection."""
+    if transport == "inproc":
+        pytest.skip("nobody connects from outside")
+    v1 = b"\x01\x00" + b"\x03\x00hi" * 200  # an anonymous peer, and messages of one segment
+    with whole_line(endpoint, context, tmp_path, {"det": Fake()}) as line:
+        ends = line.line.endpoints
+        for door in (ends.frontend, ends.backend, ends.control, ends.catchup):
+            for data in (v1, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 20):
+                with zmtp.connect(door) as connection, contextlib.suppress(OSError):
+                    connection.sendall(data)
+                    while connection.recv(4096):  # until it is thrown out; libzmq greets back
+                        pass
+        with Camera("cam1", endpoint=ends.frontend, context=context, deadline=60.0) as camera:
+            camera.send(spots(1), timeout=10.0)
+            assert camera.flush(30.0)
+        counts = line.broker.router.counts + line.join.counts
+        assert not [name for name, *_ in counts if name in ("rejected_total", "refused_total")], counts
