@@ -1,0 +1,1 @@
+"""Architectures that are written as ONNX graphs here, from their own files or from random weights."""
