@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from workers.errors import ModelError
-from workers.zoo.graph import Graph, Tensor
+from workers.zoo.graph import Blank, Graph, Tensor
 
 RNG = np.random.default_rng(3)
 
@@ -87,3 +87,17 @@ def test_what_does_not_fit_is_refused(build: Any, words: str) -> None:
     graph = Graph("wrong")
     with pytest.raises(ModelError, match=words):
         build(graph, graph.input("images", 4, 6, 6))
+
+
+def test_weights_can_come_later_and_must_come() -> None:
+    graph = Graph("later")
+    made = graph.conv(graph.input("images", 3, 4, 4), Blank((2, 3, 1, 1)), Blank((2,)))
+    graph.output(made, "output")
+    assert [len(one.raw_data) for one in graph.draft().graph.initializer] == [0, 0]
+    with pytest.raises(onnx.checker.ValidationError):
+        graph.model({})
+    with pytest.raises(ModelError, match=r"weight has the shape \(2, 3, 1, 1\), not \(3, 2, 1, 1\)"):
+        graph.fill("weight", weights(3, 2, 1, 1))
+    graph.fill("weight", weights(2, 3, 1, 1))
+    graph.fill("bias", weights(2))
+    graph.model({})

@@ -23,10 +23,12 @@ from workers.flags import Flags, hints, model_options
 from workers.metrics import served
 from workers.model import Hints
 from workers.worker import Worker, default_name
+from workers.zoo import command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 app.command("list")(operate.listing)
 app.command("stop")(operate.stop)
+app.command("zoo")(command.zoo)
 logger = log.get("workers")
 
 #: Exit code when a model thread had to be left behind.

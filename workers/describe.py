@@ -23,7 +23,7 @@ def describe(source: Path, target: Path, hints: Hints) -> dict[str, str]:
         model = onnx.load(source, load_external_data=False)
     except (OSError, DecodeError) as error:
         raise ModelError(f"{source}: cannot be read as ONNX: {error}") from None
-    metadata = {entry.key: entry.value for entry in model.metadata_props} | _written(hints)
+    metadata = {entry.key: entry.value for entry in model.metadata_props} | written(hints)
     outputs = tuple(_shape(output) for output in model.graph.output)
     check_names(Signature((), outputs, "", metadata), hints, str(source))
     helper.set_model_props(model, metadata)
@@ -38,7 +38,7 @@ def _shape(output: onnx.ValueInfoProto) -> Shape:
     return tuple(size if size > 0 else None for size in sizes)
 
 
-def _written(hints: Hints) -> dict[str, str]:
+def written(hints: Hints) -> dict[str, str]:
     """The hints as metadata: Ultralytics' keys where it has one."""
     said = {
         "task": hints.task,

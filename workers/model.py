@@ -23,6 +23,10 @@ Task: TypeAlias = Literal["detect", "segment", "classify"]
 MEAN: Final = "gongwei.mean"
 STD: Final = "gongwei.std"
 FIT: Final = "gongwei.fit"
+#: What the weights are: `random` where nobody trained them; and where the file came from, for people.
+WEIGHTS: Final = "gongwei.weights"
+RANDOM: Final = "random"
+SOURCE: Final = "gongwei.source"
 #: Longest `names` that is read from a file's metadata, in characters.
 NAMES_LIMIT: Final = 1 << 20
 #: Longest side of an input that is believed where only the metadata says it, in pixels.
@@ -120,7 +124,7 @@ def _classes(task: Task, outputs: tuple[Shape, ...], where: str) -> int:
 
 
 def _names(count: int, metadata: Mapping[str, str], hints: Hints, where: str) -> tuple[str, ...]:
-    names = hints.names or _names_in(metadata, where)
+    names = hints.names or names_in(metadata, where)
     if names is None and count == len(coco.NAMES):
         names = coco.NAMES
     if names is None:
@@ -136,8 +140,9 @@ def _agree(count: int, names: tuple[str, ...], where: str) -> None:
         )
 
 
-def _names_in(metadata: Mapping[str, str], where: str) -> tuple[str, ...] | None:
-    """Ultralytics writes names as a Python list or as a dict from number to name."""
+def names_in(metadata: Mapping[str, str], where: str) -> tuple[str, ...] | None:
+    """The class names in a file's metadata: Ultralytics writes a Python list, or a dict from number to name. None where
+    it has none. Raises ModelError."""
     text = metadata.get("names")
     if text is None:
         return None

@@ -17,11 +17,17 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from workers.errors import ModelError
+from workers.zoo.window import Padding, pads, slid
 
-Weights: TypeAlias = NDArray[np.float32]
-#: Rows and columns added around a map: the same on all sides, or (top, left, bottom, right).
-Padding: TypeAlias = int | tuple[int, int, int, int]
 
+@dataclass(frozen=True, slots=True)
+class Blank:
+    """Weights that are not there yet: an architecture is counted, or compared, before a byte of them is."""
+
+    shape: tuple[int, ...]
+
+
+Weights: TypeAlias = NDArray[np.float32] | Blank
 #: TensorRT's parser and onnxruntime 1.20 take both; opset 17 is the least that later steps (fp16, Q/DQ) work on.
 OPSET: Final = 17
 IR_VERSION: Final = 8
@@ -45,6 +51,7 @@ class Graph:
         self._used: dict[str, int] = {}
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
+        self._blanks: dict[str, Any] = {}
         self._inputs: list[Tensor] = []
         self._outputs: list[Tensor] = []
 
@@ -70,12 +77,23 @@ class Graph:
         self._outputs.append(Tensor(name, source.shape))
         return self._outputs[-1]
 
-    def constant(self, value: NDArray[Any] | Sequence[int] | float, name: str = "constant") -> str:
+    def constant(self, value: NDArray[Any] | Blank | Sequence[int] | float, name: str = "constant") -> str:
         """Store an array as it is, integers as int64, a number as float32; returns its name."""
-        kind = None if isinstance(value, np.ndarray) else np.float32 if isinstance(value, float) else np.int64
         unique = self._unique(self._scope + name)
+        if isinstance(value, Blank):
+            self._blanks[unique] = TensorProto(name=unique, dims=value.shape, data_type=TensorProto.FLOAT)
+            self._constants.append(self._blanks[unique])
+            return unique
+        kind = None if isinstance(value, np.ndarray) else np.float32 if isinstance(value, float) else np.int64
         self._constants.append(numpy_helper.from_array(np.asarray(value, kind), unique))
         return unique
+
+    def fill(self, name: str, values: NDArray[np.float32]) -> None:
+        """Give the `Blank` constant `name` its values. `model` needs all of them."""
+        blank = self._blanks[name]
+        if tuple(blank.dims) != values.shape:
+            raise ModelError(f"{name} has the shape {tuple(blank.dims)}, not {values.shape}")
+        blank.raw_data = values.astype("<f4", order="C", copy=False).tobytes()
 
     def add(self, kind: str, inputs: Sequence[Tensor | str], shape: tuple[int, ...], **attributes: Any) -> Tensor:
         """Any ONNX node of one output, whose `shape` the caller knows; strings are constants, "" a left-out one."""
@@ -86,13 +104,17 @@ class Graph:
 
     def model(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """The finished model, checked; `metadata` as `workers.model` reads it (task, names, imgsz, gongwei.fit...)."""
-        inputs, outputs = ([_info(tensor) for tensor in tensors] for tensors in (self._inputs, self._outputs))
-        body = helper.make_graph(self._nodes, self._name, inputs, outputs, self._constants)
-        opsets = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model(body, opset_imports=opsets, ir_version=IR_VERSION, producer_name="gongwei")
+        model = self.draft()
         helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model)
         return model
+
+    def draft(self) -> onnx.ModelProto:
+        """The model as far as it is written: unchecked, without metadata, and with blanks still empty."""
+        inputs, outputs = ([_info(tensor) for tensor in tensors] for tensors in (self._inputs, self._outputs))
+        body = helper.make_graph(self._nodes, self._name, inputs, outputs, self._constants)
+        opsets = [helper.make_opsetid("", OPSET)]
+        return helper.make_model(body, opset_imports=opsets, ir_version=IR_VERSION, producer_name="gongwei")
 
     def _unique(self, name: str) -> str:
         """The name itself the first time, then with a number."""
@@ -121,15 +143,16 @@ class Graph:
             raise ModelError(f"weights {weights.shape} in {groups} groups do not fit {source.shape[0]} channels")
         inputs: list[Tensor | str] = [source, self.constant(weights, "weight")]
         inputs += [] if bias is None else [self.constant(bias, "bias")]
-        shape = (filters, *_slid(source, kernel, stride, _pads(padding)))
-        sizes = {"kernel_shape": kernel, "strides": [stride] * 2, "pads": _pads(padding), "group": groups}
+        around = pads(padding)
+        shape = (filters, *slid(source.shape, kernel, stride, around))
+        sizes = {"kernel_shape": kernel, "strides": [stride] * 2, "pads": around, "group": groups}
         return self.add("Conv", inputs, shape, **sizes)
 
     def maxpool(self, source: Tensor, size: int, *, stride: int = 1, padding: Padding = 0) -> Tensor:
         """Greatest value in a window; the padding never wins."""
-        pads = _pads(padding)
-        shape = (source.shape[0], *_slid(source, [size] * 2, stride, pads))
-        return self.add("MaxPool", [source], shape, kernel_shape=[size] * 2, strides=[stride] * 2, pads=pads)
+        around = pads(padding)
+        shape = (source.shape[0], *slid(source.shape, [size] * 2, stride, around))
+        return self.add("MaxPool", [source], shape, kernel_shape=[size] * 2, strides=[stride] * 2, pads=around)
 
     def average(self, source: Tensor) -> Tensor:
         """Mean of each channel over the whole map: (channels, 1, 1)."""
@@ -228,17 +251,3 @@ class Graph:
 
 def _info(tensor: Tensor) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, [BATCH, *tensor.shape])
-
-
-def _pads(padding: Padding) -> list[int]:
-    return [padding] * 4 if isinstance(padding, int) else list(padding)
-
-
-def _slid(source: Tensor, kernel: Sequence[int], stride: int, pads: Sequence[int]) -> tuple[int, int]:
-    """Height and width after a window slid over a map."""
-    _, height, width = source.shape
-    rows = (height + pads[0] + pads[2] - kernel[0]) // stride + 1
-    columns = (width + pads[1] + pads[3] - kernel[1]) // stride + 1
-    if rows < 1 or columns < 1:
-        raise ModelError(f"a window of {kernel[0]}x{kernel[1]} is larger than the padded map {source.shape}")
-    return rows, columns

@@ -1,0 +1,129 @@
+"""`workers zoo`: what the zoo has, and one of it made into a model of the store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from workers.errors import ModelError, WorkersError
+from workers.flags import hints
+from workers.store import default_store
+
+if TYPE_CHECKING:
+    from workers.zoo.catalogue import Architecture
+
+#: The word for weights that nobody trained.
+RANDOM: Final = "random"
+
+
+def zoo(
+    name: Annotated[str, typer.Argument(help="An architecture; without one, what there is.", show_default=False)] = "",
+    weights: Annotated[str, typer.Option(help="random, or a .onnx or .safetensors FILE.", show_default=False)] = "",
+    size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the input; default: the published one.")] = None,
+    classes: Annotated[int | None, typer.Option(help="How many; default: the file's, or as published.", min=1)] = None,
+    labels: Annotated[Path | None, typer.Option(help="File of class names, one per line.")] = None,
+    seed: Annotated[int, typer.Option(help="Of random weights.", min=0)] = 0,
+    store: Annotated[Path | None, typer.Option(help="Folder of models; default: this user's gongwei/models.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a model of that name.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Architectures that are built here: YOLOv5 n to x for detection, segmentation, classification, and MobileNetV2.
+
+    With random weights they cost what trained ones cost, and find nothing: their results are marked `random`, and a
+    verdict that rests on them is never `ok`. With weights from a file they answer what the file answers, at any batch
+    and at another input size.
+
+    Examples:
+
+      workers zoo
+
+      workers zoo yolov5s-seg --weights random
+
+      workers zoo yolov5n --weights best.onnx --size 384x640
+
+      workers zoo yolov5m --weights random --classes 4 --seed 7 --store models
+    """
+    if not name:
+        _list(as_json)
+        return
+    try:
+        told = _make(name, weights, size, classes, labels, seed, store or default_store(), replace)
+    except (WorkersError, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(json.dumps(told) if as_json else f"wrote {told['file']} ({told['bytes']} bytes): {told['says']}")
+
+
+def _list(as_json: bool) -> None:
+    from workers.zoo.catalogue import ARCHITECTURES  # here: it loads onnx, which no other command waits for
+
+    rows = [_row(one) for one in ARCHITECTURES.values()]
+    if as_json:
+        typer.echo(json.dumps(rows))
+    else:
+        Console().print(table(rows))
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """The list for people."""
+    shown = Table(box=None, pad_edge=False)
+    shown.add_column("name")
+    shown.add_column("task")
+    for title in ("input", "parameters", "multiply-adds", "published as"):
+        shown.add_column(title, justify="right")
+    for row in rows:
+        size = "x".join(map(str, row["size"]))
+        millions = f"{row['parameters'] / 1e6:.1f} M"
+        shown.add_row(row["name"], row["task"], size, millions, f"{row['macs'] / 1e9:.2f} G", row["published"])
+    return shown
+
+
+def _row(kind: Architecture) -> dict[str, Any]:
+    net = kind.build()
+    count = kind.published(net)
+    published = f"{count / 1e9:.1f} GFLOPs" if kind.name != "mobilenetv2" else f"{count // 1e6:.0f} M multiply-adds"
+    return {
+        "name": kind.name,
+        "task": kind.task,
+        "size": [kind.side, kind.side],
+        "classes": kind.classes,
+        "parameters": net.parameters,
+        "macs": net.cost.macs,
+        "published": published,
+    }
+
+
+def _make(
+    name: str,
+    weights: str,
+    size: str | None,
+    classes: int | None,
+    labels: Path | None,
+    seed: int,
+    store: Path,
+    replace: bool,
+) -> dict[str, Any]:
+    from workers.zoo.catalogue import find
+    from workers.zoo.making import Order, make
+
+    kind = find(name)
+    if not weights:
+        raise ModelError("say what its weights are: --weights random, or --weights FILE.onnx or FILE.safetensors")
+    target = store / f"{kind.name}.onnx"
+    if target.exists() and not replace:
+        raise ModelError(f"{target} is there already: --replace writes over it, --store DIR another folder's")
+    said = hints(task=None, labels=labels, size=size, mean=None, std=None, fit=None)
+    source = None if weights == RANDOM else Path(weights)
+    model = make(Order(kind=kind, weights=source, size=said.size, classes=classes, seed=seed, names=said.names))
+    content = model.SerializeToString(deterministic=True)
+    store.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    part.write_bytes(content)
+    part.replace(target)
+    says = "random weights, which find nothing" if source is None else f"weights of {source.name}"
+    return {"file": str(target), "bytes": len(content), "weights": weights, "says": says}
