@@ -76,9 +76,8 @@ class SyntheticCamera:
         rng = np.random.default_rng((self.seed, number))
         piece = shapes.make(rng, self.size, self.world)
         sound = piece.surface
-        if rng.random() < self.defect_rate:
-            # Numbers of its own: the rest of the picture is that of the sound part.
-            harm = np.random.default_rng((self.seed, number, 1))
+        harm = self._harm(number)
+        if harm.random() < self.defect_rate:
             sound = sound.copy()
             for name in harm.choice(CLASSES, size=int(harm.integers(1, 3))):
                 defects.damage(piece, name, harm)
@@ -86,6 +85,14 @@ class SyntheticCamera:
         grey, truth = scene.grey(piece, sound)
         grey += self._noise(rng) * rng.uniform(1.5, 4.0)
         return Part(_colour(grey, piece.surface.solid, rng, self.world), f"{self.seed}-{number:06d}", truth)
+
+    def has_defect(self, number: int) -> bool:
+        """Whether part `number` has one, without drawing it."""
+        return bool(self._harm(number).random() < self.defect_rate)
+
+    def _harm(self, number: int) -> np.random.Generator:
+        """Numbers of its own: with or without defects, the rest of a picture is the same."""
+        return np.random.default_rng((self.seed, number, 1))
 
     def _scene(self, piece: Piece, rng: np.random.Generator) -> Scene:
         """Everything about a picture but the part: lamp, belt, finish, exposure, focus."""

@@ -89,6 +89,11 @@ def test_the_worlds_share_no_shape_texture_or_lamp() -> None:
     assert max(aside["held-out"]) < min(aside["train"])
 
 
+def test_whether_a_part_has_a_defect_is_known_without_drawing_it() -> None:
+    camera = SyntheticCamera(8, size=(96, 96), defect_rate=0.5)
+    assert all(bool(camera.part(number).truth) == camera.has_defect(number) for number in range(60))
+
+
 def test_truth_has_sizes_and_contrasts_for_a_table() -> None:
     camera = SyntheticCamera(6, defect_rate=1.0)
     truth = [defect for number in range(20) for defect in camera.part(number).truth]

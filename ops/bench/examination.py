@@ -159,5 +159,3 @@ def _shared(one: Sequence[float], other: Sequence[float]) -> float:
 
 def _area(box: Sequence[float]) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
-
-

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 #: Recalls at which precision is read.
 _RECALLS: Final = np.linspace(0, 1, 101)
@@ -28,7 +29,7 @@ class Sight(NamedTuple):
     claims: tuple[Claim, ...]
 
 
-class Share(NamedTuple):
+class Share(Struct, frozen=True):
     """`hits` of `count`, and Wilson's interval around their share, at 95 %."""
 
     hits: int

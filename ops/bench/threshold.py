@@ -57,7 +57,7 @@ def _largest(solid: Any) -> Image:
 def _bites(part: Image, limits: Limits) -> list[Spot]:
     """What a closing fills in along the outer rim; wide corners, as an angle has, are filled only a little."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_CLOSING, _CLOSING))
-    edge = cv2.copyMakeBorder(part, *[_CLOSING] * 4, cv2.BORDER_CONSTANT)
+    edge = cv2.copyMakeBorder(part, _CLOSING, _CLOSING, _CLOSING, _CLOSING, cv2.BORDER_CONSTANT)
     closed = cv2.morphologyEx(edge, cv2.MORPH_CLOSE, kernel)[_CLOSING:-_CLOSING, _CLOSING:-_CLOSING]
     gaps = cv2.morphologyEx(cv2.subtract(closed, part), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     return [spot for spot, area, _ in _spots(gaps) if area >= limits.bite]
@@ -77,8 +77,8 @@ def _marks(grey: Any, part: Image, limits: Limits) -> list[Spot]:
         middle = float(np.median(values))
         spread = 1.4826 * float(np.median(np.abs(values.astype(np.float32) - middle))) or 1.0
         over = ((hat > middle + limits.level * spread) & (face > 0)).astype(np.uint8) * np.uint8(255)
-        over = cv2.morphologyEx(over, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-        found += [spot for spot, area, roundness in _spots(over) if area >= limits.area and roundness < limits.round_]
+        closed = cv2.morphologyEx(over, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+        found += [spot for spot, area, roundness in _spots(closed) if area >= limits.area and roundness < limits.round_]
     return found
 
 
@@ -90,5 +90,7 @@ def _spots(binary: Any) -> list[tuple[Spot, float, float]]:
         area = float(cv2.contourArea(contour))
         x, y, width, height = cv2.boundingRect(contour)
         length = cv2.arcLength(contour, True) or 1.0
-        spots.append((Spot((float(x), float(y), float(x + width), float(y + height))), area, 4 * np.pi * area / length**2))
+        spots.append(
+            (Spot((float(x), float(y), float(x + width), float(y + height))), area, 4 * np.pi * area / length**2)
+        )
     return spots

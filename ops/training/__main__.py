@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from rich.console import Console
 from ops.training.recipe import PICTURE, RECIPES, Settings
 
 app = typer.Typer(add_completion=False)
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 
 @app.command()
@@ -26,7 +27,9 @@ def train(
     painters: Annotated[int, typer.Option(min=1, help="Processes that draw pictures.")] = Settings.painters,
     seed: Annotated[int, typer.Option(help="Of pictures and weights.")] = Settings.seed,
     rate: Annotated[float, typer.Option(help="Highest learning rate.")] = Settings.rate,
-    validation: Annotated[int, typer.Option(min=64, help="Parts by which thresholds are chosen.")] = Settings.validation,
+    validation: Annotated[
+        int, typer.Option(min=64, help="Parts by which thresholds are chosen.")
+    ] = Settings.validation,
     held_out: Annotated[int, typer.Option(min=0, help="Held-out parts of the table at the end.")] = Settings.held_out,
     device: Annotated[str, typer.Option(help="cuda or cpu; empty: the GPU if there is one.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in DIR.")] = False,
@@ -37,7 +40,7 @@ def train(
 
         python -m ops.training --seconds 300 --out trained
 
-        python -m ops.training --seconds 20 --out /tmp/try --batch 4 --pictures 64 --painters 1 --device cpu
+        python -m ops.training --seconds 20 --out trained --batch 4 --pictures 64 --painters 1 --device cpu
     """
     settings = Settings(
         seconds=seconds, batch=batch, pictures=pictures, painters=painters, seed=seed, rate=rate,
@@ -76,6 +79,7 @@ def run(settings: Settings, out: Path, device_name: str, resume: bool) -> dict[s
         trainer.run(stock, loader)
         received = stock.received
         del stock
+    torch.backends.cudnn.benchmark = False  # what follows has batches of several sizes
     # Parts of their own for the thresholds: the training has not seen them.
     order = dataclasses.replace(order, seed=order.seed + 500_000, defect_rate=0.5)
     with painters(settings.painters, order) as crew, Loader(crew, device) as loader:
@@ -100,12 +104,13 @@ def run(settings: Settings, out: Path, device_name: str, resume: bool) -> dict[s
 
 def _examine(folder: Path, parts: int) -> object:
     """The bench, on few parts."""
-    from ops.bench.demo_models import bench, show
-
-    result = bench(folder, parts)
-    show(result, console)
     import msgspec
 
+    from ops.bench.demo_models import bench, tables
+
+    result = bench(folder, parts)
+    for part in tables(result):
+        console.print(part)
     return msgspec.to_builtins(result)
 
 

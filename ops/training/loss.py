@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ops.training.assign import Assigned, assign
+from ops.training.assign import Assigned, all_anchors, assign
 from ops.training.stock import Batch
 from workers.zoo.blocks import PROTOTYPES
 from workers.zoo.yolov5 import ANCHORS
@@ -35,7 +35,7 @@ def detection(heads: list[Tensor], batch: Batch, side: tuple[int, int], prototyp
         picked = table[one.picture, one.anchor, one.row, one.column]
         overlap = ciou(_boxes(picked, one, level), one.boxes)
         score = functional.binary_cross_entropy_with_logits(
-            picked[..., 5 : 5 + classes], functional.one_hot(one.classes, classes).float(), reduction="none"
+            picked[..., 5 : 5 + classes], _one_hot(one.classes, classes), reduction="none"
         ).mean(-1)
         matched = one.valid.float()
         count = matched.sum().clamp(min=1)
@@ -94,10 +94,15 @@ def _table(head: Tensor) -> Tensor:
 def _boxes(picked: Tensor, one: Assigned, level: int) -> Tensor:
     """Decoded as the graph decodes them: centre and sides in pixels of the input."""
     stride = 8 << level
-    sides = torch.tensor(ANCHORS[level], device=picked.device)[one.anchor]
+    sides = all_anchors(picked.device)[level][one.anchor]
     corner = torch.stack((one.column, one.row), -1).float() - 0.5
     centres = (picked[..., :2].sigmoid() * 2 + corner) * stride
     return torch.cat((centres, (picked[..., 2:4].sigmoid() * 2).square() * sides), -1)
+
+
+def _one_hot(classes: Tensor, count: int) -> Tensor:
+    """PyTorch's own waits for the device to check its input."""
+    return (classes[..., None] == torch.arange(count, device=classes.device)).float()
 
 
 def _objectness(logits: Tensor, one: Assigned, overlap: Tensor) -> Tensor:
@@ -122,9 +127,7 @@ def _masks(rows: Tensor, overlaps: Tensor, prototypes: Tensor, batch: Batch) -> 
     logits = functional.interpolate(logits.flatten(1, 2), scale_factor=2.0, mode="bilinear", align_corners=False)
     logits = logits.view(*chosen.shape[:3], *logits.shape[-2:])
     target, inside = _targets(batch, logits.shape[-2:])
-    error = functional.binary_cross_entropy_with_logits(
-        logits, target[:, :, None].expand_as(logits), reduction="none"
-    )
+    error = functional.binary_cross_entropy_with_logits(logits, target[:, :, None].expand_as(logits), reduction="none")
     area = inside.sum((-2, -1)).clamp(min=1)[:, :, None]
     entropy = (error * inside[:, :, None]).sum((-2, -1)) / area
     shown = logits.sigmoid() * inside[:, :, None]

@@ -146,4 +146,4 @@ def _sent(part: Part, rng: np.random.Generator) -> NDArray[np.uint8]:
     if rng.random() > _JPEG_RATE:
         return part.image
     _, data = cv2.imencode(".jpg", part.image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*_QUALITY))])
-    return cv2.imdecode(data, cv2.IMREAD_COLOR).view(np.uint8)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)

@@ -48,7 +48,7 @@ class Settings:
     seconds: float = 240.0
     batch: int = 96
     pictures: int = 20_000
-    painters: int = 10
+    painters: int = 12
     seed: int = 1
     rate: float = 2.5e-3
     decay: float = 0.03

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from ops.training.painter import MOST
+from ops.training.painter import CHUNK, MOST
 
 #: Augmentation: factors of exposure and of each colour, added grey, gamma, and sensor noise, all 0 to 1.
 _EXPOSURE: Final = 0.15
@@ -27,9 +27,10 @@ class Batch(NamedTuple):
 
 
 class Stock:
-    """Holds `capacity` pictures of `size` (height, width); the newest replace the oldest."""
+    """Holds `capacity` pictures of `size` (height, width), whole chunks of them; the newest replace the oldest."""
 
     def __init__(self, capacity: int, size: tuple[int, int], device: torch.device) -> None:
+        capacity = -(-capacity // CHUNK) * CHUNK
         self._pictures = torch.empty((capacity, *size, 4), dtype=torch.uint8, device=device)
         self._truth = torch.zeros((capacity, MOST, 6), device=device)
         self._next = 0
@@ -42,9 +43,8 @@ class Stock:
     def put(self, pictures: Tensor, truth: Tensor) -> None:
         """Copy a chunk in (see `Chunk`), which is on the device already."""
         count = len(truth)
-        places = (torch.arange(count, device=self._truth.device) + self._next) % len(self._pictures)
-        self._pictures[places] = pictures
-        self._truth[places] = truth
+        self._pictures[self._next : self._next + count] = pictures
+        self._truth[self._next : self._next + count] = truth
         self._next = (self._next + count) % len(self._pictures)
         self.received += count
 
@@ -58,9 +58,9 @@ class Stock:
         return self._plain(torch.arange(start, min(end, len(self)), device=self._truth.device))
 
     def _plain(self, chosen: Tensor) -> Batch:
-        picked = self._pictures[chosen]
+        picked = self._pictures.index_select(0, chosen)
         pictures = picked[..., :3].flip(-1).permute(0, 3, 1, 2).float() / 255
-        return Batch(pictures, picked[..., 3], self._truth[chosen].clone())
+        return Batch(pictures, picked[..., 3], self._truth.index_select(0, chosen))
 
 
 def augment(batch: Batch) -> Batch:

@@ -56,7 +56,7 @@ class Trainer:
         """Train until the time is over."""
         with _progress(self._settings.seconds) as progress:
             self._fill(stock, loader)
-            task = progress.add_task("training", total=self._settings.seconds, completed=self.trained, told="")
+            task = progress.add_task("training", total=self._settings.seconds, told="")
             before, saved_at = self.trained, time.monotonic()
             began = time.monotonic()
             while self.trained < self._settings.seconds:
