@@ -77,8 +77,11 @@ def run(settings: Settings, out: Path, device_name: str, resume: bool) -> dict[s
     with painters(settings.painters, order) as crew, Loader(crew, device) as loader:
         stock = Stock(settings.pictures, PICTURE, device)
         trainer.run(stock, loader)
-        received = stock.received
+        received, steps = stock.received, students[0].steps
         del stock
+    console.print(
+        f"{steps} steps of {settings.batch} pictures, of {received} that were drawn; {trainer.history[-1][3]}"
+    )
     torch.backends.cudnn.benchmark = False  # what follows has batches of several sizes
     # Parts of their own for the thresholds: the training has not seen them.
     order = dataclasses.replace(order, seed=order.seed + 500_000, defect_rate=0.5)
@@ -88,6 +91,7 @@ def run(settings: Settings, out: Path, device_name: str, resume: bool) -> dict[s
             loader.pour(stock, timeout=0.2)
     report: dict[str, object] = {
         "device": name, "pictures": received, "settings": dataclasses.asdict(settings), "trained": trainer.trained,
+        "history": trainer.history,
     }  # fmt: skip
     for student in students:
         highest, bad = export.scores(student.average, student.recipe, stock)

@@ -21,6 +21,8 @@ _ENOUGH: Final = 8
 #: Steps between two looks at the losses (each waits for the device), and seconds between two checkpoints.
 _LOOK: Final = 20
 _CHECKPOINT: Final = 60.0
+#: Seconds between two entries of the history.
+_RECORD: Final = 5.0
 
 
 class Trainer:
@@ -34,6 +36,8 @@ class Trainer:
         self._streams = [torch.cuda.Stream(device) for _ in students] if device.type == "cuda" else []
         #: Seconds trained so far.
         self.trained = 0.0
+        #: Every few seconds: seconds trained, steps, pictures that had come, and the loss of each student.
+        self.history: list[tuple[float, int, int, dict[str, float]]] = []
 
     def resume(self) -> bool:
         """Go on from the checkpoint, if there is one."""
@@ -100,8 +104,11 @@ class Trainer:
             yield
 
     def _told(self, stock: Stock) -> str:
-        losses = ", ".join(f"{student.recipe.name[5:]} {student.loss.item():.3f}" for student in self._students)
-        return f"step {self._students[0].steps}, {stock.received} pictures, losses: {losses}"
+        losses = {student.recipe.name: round(student.loss.item(), 4) for student in self._students}
+        steps = self._students[0].steps
+        if not self.history or self.trained - self.history[-1][0] > _RECORD:
+            self.history.append((round(self.trained, 1), steps, stock.received, losses))
+        return f"step {steps}, {stock.received} pictures, losses: {losses}"
 
 
 def _progress(seconds: float) -> Progress:
