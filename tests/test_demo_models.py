@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 import workers  # noqa: F401  (before cv2, whose limits it sets)
 from broker.wire import Key, Verdict
 from clients.synthetic import SyntheticCamera
-from clients.workpiece import CLASSES, Defect
+from clients.workpiece import CLASSES
 from ops.bench import app, threshold
-from ops.bench.examination import Examiner, Record, confident, verdict
+from ops.bench.examination import Examiner, Flaw, Record, confident, verdict
 from ops.bench.grade import LOCATORS, grade, make_targets
 from ops.bench.precision import Claim, Sight
 from ops.bench.speed import Speed
@@ -27,12 +27,11 @@ from workers import shipped
 from workers.placement import Scaling
 from workers.zoo.initial import random_values
 
-OUTLINE = np.empty((0, 2), np.float32)
-SMALL_FAINT = Defect("dent", (0, 0, 9, 9), OUTLINE, 81.0, 12.0)
-LARGE_CLEAR = Defect("hole", (0, 0, 40, 40), OUTLINE, 1600.0, 80.0)
+SMALL_FAINT = Flaw("dent", 81.0, 12.0)
+LARGE_CLEAR = Flaw("hole", 1600.0, 80.0)
 
 
-def record(*defects: Defect, said: Verdict = "ok", seen: bool = False) -> Record:
+def record(*defects: Flaw, said: Verdict = "ok", seen: bool = False) -> Record:
     judges = (*shipped.NAMES, "threshold")
     sight = Sight(tuple(d.name for d in defects), tuple(Claim(d.name, 0.9, (1.0,)) for d in defects if seen))
     located = frozenset(LOCATORS) if seen else frozenset[str]()
@@ -207,4 +206,4 @@ def test_the_records_parts_are_numbered_from_zero(random_models: Path) -> None:
     camera = SyntheticCamera(3, defect_rate=0.5)
     first = next(number for number in itertools.count() if camera.has_defect(number))
     part, examined = camera.part(first), Examiner(random_models, seed=3).examine(first)
-    assert [d.box for d in examined.defects] == [d.box for d in part.truth]
+    assert [flaw.area for flaw in examined.defects] == [defect.area for defect in part.truth]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import cv2
+import msgspec
 import numpy as np
+from msgspec import Struct
 
 from broker.line import Rules
 from broker.verdict import judge
@@ -19,6 +20,7 @@ from clients.synthetic import Part, SyntheticCamera
 from clients.workpiece import Defect, Image
 from ops.bench import threshold
 from ops.bench.precision import Claim, Sight
+from ops.errands import Errands, serve, share_out
 from workers import shipped
 from workers.options import ModelOptions
 from workers.runner import Runner
@@ -27,18 +29,24 @@ from workers.runner import Runner
 LEAST_SCORE: Final = 0.01
 #: Share of the parts that have a defect: as many that can be missed as can be false alarms.
 DEFECT_RATE: Final = 0.5
-#: Parts that a process examines before it says so.
-_CHUNK: Final = 20
 
 
-class Record(NamedTuple):
-    """One part: its defects (without outlines), what detector and segmenter claim, and who calls it bad. `located`: for
+class Flaw(Struct, frozen=True):
+    """A defect of a part: its class, its pixels, its contrast in grey levels."""
+
+    name: str
+    area: float
+    contrast: float
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """One part: its defects, what detector and segmenter claim, and who calls it bad. `located`: for
     each defect, who saw something where it is."""
 
-    defects: tuple[Defect, ...]
-    sights: Mapping[str, Sight]
+    defects: tuple[Flaw, ...]
+    sights: dict[str, Sight]
     verdict: Verdict
-    bad: Mapping[str, bool]
+    bad: dict[str, bool]
     located: tuple[frozenset[str], ...]
 
 
@@ -63,7 +71,7 @@ class Examiner:
         kept = {name: confident(answer, self._confidences[name]) for name, answer in answers.items()}
         bad = {name: verdict({name: answer}) == "ng" for name, answer in kept.items()}
         return Record(
-            defects=tuple(defect._replace(polygon=np.empty((0, 2), np.float32)) for defect in part.truth),
+            defects=tuple(Flaw(defect.name, defect.area, defect.contrast) for defect in part.truth),
             sights={name: _sight(part, answers[name]["detections"]) for name in ("demo-det", "demo-seg")},
             verdict=verdict(kept),
             bad=bad | {"threshold": bool(spots)},
@@ -71,26 +79,21 @@ class Examiner:
         )
 
 
-def examine(folder: Path, parts: int, seed: int, processes: int = 0) -> Iterator[list[Record]]:
-    """Records of parts 0 to `parts`, some at a time, in order; `processes` 0: as many as there are cores."""
-    chunks = [range(start, min(start + _CHUNK, parts)) for start in range(0, parts, _CHUNK)]
-    context = multiprocessing.get_context("spawn")
-    count = min(len(chunks), processes or os.cpu_count() or 1)
-    with ProcessPoolExecutor(count, context, _begin, (folder, seed)) as pool:
-        yield from pool.map(_examine, chunks)
+def examine(folder: Path, parts: int, seed: int, processes: int = 0) -> Iterator[Record]:
+    """Records of parts 0 to `parts`, as they come; `processes` 0: as many as there are cores.
+
+    Raises ErrandError when a process cannot load the models.
+    """
+    count = min(parts, processes or os.cpu_count() or 1)
+    with Errands([sys.executable, "-m", "ops.bench.examination", str(folder), str(seed)], count) as crew:
+        for line in share_out(crew, [str(number) for number in range(parts)]):
+            yield msgspec.json.decode(line, type=Record)
 
 
-_examiner: Examiner | None = None
-
-
-def _begin(folder: Path, seed: int) -> None:
-    global _examiner
-    _examiner = Examiner(folder, seed)
-
-
-def _examine(numbers: range) -> list[Record]:
-    assert _examiner is not None
-    return [_examiner.examine(number) for number in numbers]
+def main() -> None:
+    """A process that examines parts: FOLDER SEED NUMBER, and the parts' numbers on standard input."""
+    examiner = Examiner(Path(sys.argv[1]), int(sys.argv[2]))
+    serve(lambda line: msgspec.json.encode(examiner.examine(int(line))).decode())
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
@@ -159,3 +162,7 @@ def _shared(one: Sequence[float], other: Sequence[float]) -> float:
 
 def _area(box: Sequence[float]) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
+
+
+if __name__ == "__main__":
+    main()

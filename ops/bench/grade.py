@@ -8,9 +8,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from clients.workpiece import CLASSES, Defect
+from clients.workpiece import CLASSES
 from ops.bench.compare import Target
-from ops.bench.examination import Record
+from ops.bench.examination import Flaw, Record
 from ops.bench.precision import Share, average_precisions, share
 from ops.bench.speed import Speed
 from workers import shipped
@@ -92,7 +92,7 @@ def _bad(record: Record, who: str) -> bool:
 
 
 def _cells(records: Sequence[Record]) -> list[Cell]:
-    def both(size: Callable[[float], bool], contrast: Callable[[float], bool]) -> Callable[[Defect], bool]:
+    def both(size: Callable[[float], bool], contrast: Callable[[float], bool]) -> Callable[[Flaw], bool]:
         return lambda defect: size(math.sqrt(defect.area)) and contrast(defect.contrast)
 
     return [
@@ -112,7 +112,7 @@ def _ranges(borders: tuple[float, float]) -> list[tuple[str, Callable[[float], b
     ]
 
 
-def _cell(size: str, contrast: str, records: Sequence[Record], inside: Callable[[Defect], bool]) -> Cell:
+def _cell(size: str, contrast: str, records: Sequence[Record], inside: Callable[[Flaw], bool]) -> Cell:
     chosen = [(r, place) for r in records for place, defect in enumerate(r.defects) if inside(defect)]
     return Cell(
         size=size,

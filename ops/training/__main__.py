@@ -7,12 +7,19 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 from rich.console import Console
 
 from ops.training.recipe import PICTURE, RECIPES, Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from ops.training.painter import Order
+    from ops.training.student import Student
 
 app = typer.Typer(add_completion=False)
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
@@ -57,59 +64,82 @@ def run(settings: Settings, out: Path, device_name: str, resume: bool) -> dict[s
     """The whole experiment; returns what there is to know of it."""
     import torch
 
-    from ops.training import export
-    from ops.training.loader import Loader
-    from ops.training.painter import Order, painters
-    from ops.training.stock import Stock
     from ops.training.student import Student
-    from ops.training.trainer import Trainer
 
     device = torch.device(device_name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     console.print(f"PyTorch {torch.__version__} on {name}; {settings.painters} processes draw")
     students = [Student(recipe, settings, device) for recipe in RECIPES]
-    trainer = Trainer(students, settings, device, out / "checkpoint.pt")
-    if resume and trainer.resume():
-        console.print(f"resumed after {trainer.trained:.0f} s")
-    order = Order("train", PICTURE, settings.defect_rate, settings.seed * 1_000_000, "")
-    with painters(settings.painters, order) as crew, Loader(crew, device) as loader:
-        stock = Stock(settings.pictures, PICTURE, device)
-        trainer.run(stock, loader)
-        received, steps = stock.received, students[0].steps
-        del stock
-    console.print(
-        f"{steps} steps of {settings.batch} pictures, of {received} that were drawn; {trainer.history[-1][3]}"
-    )
-    torch.backends.cudnn.benchmark = False  # what follows has batches of several sizes
-    # Parts of their own for the thresholds: the training has not seen them.
-    order = dataclasses.replace(order, seed=order.seed + 500_000, defect_rate=0.5)
-    with painters(settings.painters, order) as crew, Loader(crew, device) as loader:
-        stock = Stock(settings.validation, PICTURE, device)
-        while len(stock) < settings.validation:
-            loader.pour(stock, timeout=0.2)
-    report: dict[str, object] = {
-        "device": name, "pictures": received, "settings": dataclasses.asdict(settings), "trained": trainer.trained,
-        "history": trainer.history,
-    }  # fmt: skip
-    for student in students:
-        highest, bad = export.scores(student.average, student.recipe, stock)
-        path = export.export(student.average, student.recipe, highest, bad, out / "models")
-        limit = export.threshold(highest, bad)
-        missed = float((highest[bad] < limit).float().mean())
-        report[student.recipe.name] = {"steps": student.steps, "threshold": limit, "missed_in_training_world": missed}
-        console.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB; threshold {limit:.3f}; of the bad parts of the"
-                      f" training world it misses {missed:.2%}")  # fmt: skip
+    report: dict[str, object] = {"device": name, "settings": dataclasses.asdict(settings)}
+    report["training"] = _train(students, settings, device, out / "checkpoint.pt", resume)
+    report["models"] = _export(students, settings, device, out / "models")
     if settings.held_out:
         report["held_out"] = _examine(out / "models", settings.held_out)
     return report
 
 
+def _train(
+    students: list[Student], settings: Settings, device: torch.device, checkpoint: Path, resume: bool
+) -> dict[str, object]:
+    """Draw and train until the time is over; what went on meanwhile."""
+    import torch
+
+    from ops.training.loader import Loader
+    from ops.training.painter import painters
+    from ops.training.stock import Stock
+    from ops.training.trainer import Trainer
+
+    trainer = Trainer(students, settings, device, checkpoint)
+    if resume and trainer.resume():
+        console.print(f"resumed after {trainer.trained:.0f} s")
+    torch.backends.cudnn.benchmark = True
+    with painters(settings.painters, _order(settings)) as crew, Loader(crew, device) as loader:
+        stock = Stock(settings.pictures, PICTURE, device)
+        trainer.run(stock, loader)
+    torch.backends.cudnn.benchmark = False  # what follows has batches of several sizes
+    seconds, steps, drawn, losses = trainer.history[-1]
+    console.print(
+        f"{steps} steps of {settings.batch} pictures, of {drawn} that were drawn, in {seconds:.0f} s; {losses}"
+    )
+    return {"seconds": seconds, "steps": steps, "drawn": drawn, "history": trainer.history}
+
+
+def _export(students: list[Student], settings: Settings, device: torch.device, folder: Path) -> dict[str, object]:
+    """Choose thresholds on parts that the training has not seen, and write the models."""
+    from ops.training import export
+    from ops.training.loader import Loader
+    from ops.training.painter import painters
+    from ops.training.stock import Stock
+
+    order = msgspec.structs.replace(_order(settings), seed=_order(settings).seed + 500_000, defect_rate=0.5)
+    stock = Stock(settings.validation, PICTURE, device)
+    with painters(settings.painters, order) as crew, Loader(crew, device) as loader:
+        while stock.received < settings.validation:
+            loader.pour(stock, timeout=0.2)
+    told: dict[str, object] = {}
+    for student in students:
+        highest, bad = export.scores(student.average, student.recipe, stock)
+        path = export.export(student.average, student.recipe, highest, bad, folder)
+        limit = export.threshold(highest, bad)
+        missed = float((highest[bad] < limit).float().mean())
+        told[student.recipe.name] = {"threshold": limit, "missed_in_training_world": missed}
+        size = path.stat().st_size / 1e6
+        console.print(
+            f"{path}: {size:.2f} MB; threshold {limit:.3f}, misses {missed:.2%} of the training world's bad parts"
+        )
+    return told
+
+
+def _order(settings: Settings) -> Order:
+    """What the painters draw for training."""
+    from ops.training.painter import Order
+
+    return Order(world="train", size=PICTURE, defect_rate=settings.defect_rate, seed=settings.seed * 1_000_000)
+
+
 def _examine(folder: Path, parts: int) -> object:
     """The bench, on few parts."""
-    import msgspec
-
     from ops.bench.demo_models import bench, tables
 
     result = bench(folder, parts)

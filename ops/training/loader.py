@@ -67,7 +67,7 @@ class Loader:
     def _carry(self, chunk: Chunk, stream: torch.cuda.Stream | None) -> tuple[torch.Tensor, torch.Tensor]:
         pictures, truth = torch.from_numpy(chunk.pictures), torch.from_numpy(chunk.truth)
         if stream is None:
-            return pictures.clone(), truth
+            return pictures.clone(), truth.clone()
         with torch.cuda.stream(stream):
             carried = pictures.to(self._device), truth.to(self._device)
         stream.synchronize()

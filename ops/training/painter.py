@@ -1,25 +1,27 @@
-"""Processes that draw pictures for training, without end, into memory that they share with the trainer."""
+"""Processes that draw pictures for training, without end, into files in memory that the trainer reads."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty
-from typing import Any, Final
+from typing import Final
 
 import cv2
+import msgspec
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from clients.shapes import World
 from clients.synthetic import Part, SyntheticCamera
 from clients.workpiece import CLASSES
+from ops.errands import Errands, serve
 
 #: Pictures that a painter hands over at once, and how many such chunks have the same textures.
 CHUNK: Final = 64
@@ -33,15 +35,14 @@ _JPEG_RATE: Final = 0.4
 _QUALITY: Final = (75, 98)
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What one painter draws: pictures of `world` with `size`, its `seed` unlike any other painter's."""
+class Order(Struct, frozen=True, kw_only=True):
+    """What is drawn: pictures of `world` with `size`, from `seed` on, into files of `folder`."""
 
     world: World
     size: tuple[int, int]
     defect_rate: float
     seed: int
-    file: str
+    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,74 +57,95 @@ class Chunk:
 
 
 class Painters:
-    """`count` processes; `take` what they have drawn, one after the other."""
+    """Processes that draw; `take` what they have drawn, one after the other."""
 
-    def __init__(self, count: int, order: Order, folder: Path) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._done: Any = context.Queue()
-        self._slots, self._freed, self._processes = [], [], []
-        for number in range(count):
-            mine = Order(order.world, order.size, order.defect_rate, order.seed + number, str(folder / f"{number}.raw"))
-            slots = np.memmap(mine.file, np.uint8, "w+", shape=(_SLOTS, CHUNK, *mine.size, 4))
-            freed: Any = context.Queue()
+    def __init__(self, crew: Errands, order: Order) -> None:
+        self._crew = crew
+        self._memory = [_memory(order, number) for number in range(crew.count)]
+        for number in range(crew.count):
             for slot in range(_SLOTS):
-                freed.put(slot)
-            process = context.Process(target=_paint, args=(mine, number, freed, self._done), daemon=True)
-            process.start()
-            self._slots.append(slots)
-            self._freed.append(freed)
-            self._processes.append(process)
+                crew.give(number, str(slot))
 
-    def take(self, timeout: float) -> tuple[Chunk, Any] | None:
+    def take(self, timeout: float) -> tuple[Chunk, Callable[[], None]] | None:
         """The next chunk and a function that gives its memory back; None: there was none within `timeout` seconds.
 
-        Raises RuntimeError when a painter has died.
+        Raises ErrandError when a painter has died.
         """
-        try:
-            number, slot, truth = self._done.get(timeout=timeout)
-        except Empty:
-            if dead := [process for process in self._processes if not process.is_alive()]:
-                raise RuntimeError(f"{len(dead)} of the processes that draw pictures have died; see above") from None
+        taken = self._crew.take(timeout)
+        if taken is None:
             return None
-        return Chunk(self._slots[number][slot], truth), lambda: self._freed[number].put(slot)
-
-    def close(self) -> None:
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.join(5)
+        number, slot = taken
+        pictures, truth = self._memory[number]
+        return Chunk(pictures[int(slot)], truth[int(slot)]), lambda: self._crew.give(number, slot)
 
 
 @contextmanager
 def painters(count: int, order: Order) -> Iterator[Painters]:
-    """Painters for the time, and a folder for their memory: in memory where there is room, else on disk."""
+    """So many painters for the time, and a folder for their memory: in memory where there is room, else on disk."""
     needed = count * _SLOTS * CHUNK * order.size[0] * order.size[1] * 4
     shared = Path("/dev/shm")
     roomy = shared.is_dir() and shutil.disk_usage(shared).free > 2 * needed
-    folder = Path(tempfile.mkdtemp(prefix="gongwei-training-", dir=shared if roomy else None))
-    crew = Painters(count, order, folder)
+    folder = tempfile.mkdtemp(prefix="gongwei-training-", dir=shared if roomy else None)
+    order = msgspec.structs.replace(order, folder=folder)
+    argv = [sys.executable, "-m", "ops.training.painter", msgspec.json.encode(order).decode()]
     try:
-        yield crew
+        for number in range(count):
+            for file, size in zip(_files(order, number), (needed // count, _SLOTS * CHUNK * MOST * 6 * 4), strict=True):
+                with file.open("wb") as made:
+                    made.truncate(size)
+        with Errands(argv, count) as crew:
+            yield Painters(crew, order)
     finally:
-        crew.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _paint(order: Order, number: int, freed: Any, done: Any) -> None:
-    """The life of a painter: it ends with the trainer."""
+def main() -> None:
+    """The life of a painter: ORDER NUMBER; slots to fill come on standard input, and go back filled."""
+    order, number = msgspec.json.decode(sys.argv[1], type=Order), int(sys.argv[2])
     cv2.setNumThreads(1)
-    with suppress(OSError, AttributeError):
-        os.nice(5)
-    slots = np.memmap(order.file, np.uint8, "r+", shape=(_SLOTS, CHUNK, *order.size, 4))
-    drawn = 0
-    with suppress(KeyboardInterrupt, EOFError):
-        while True:
-            if drawn % _SAME_TEXTURES == 0:
-                seed = order.seed + 1000 * (1 + drawn // _SAME_TEXTURES)
-                camera = SyntheticCamera(seed, size=order.size, defect_rate=order.defect_rate, world=order.world)
-            slot = freed.get()
-            done.put((number, slot, draw(camera, drawn * CHUNK, slots[slot])))
-            drawn += 1
+    if sys.platform != "win32":
+        os.nice(5)  # the trainer's threads go first
+    painter = Painter(order, number)
+    serve(painter.fill)
+
+
+class Painter:
+    """Draws chunk after chunk, other textures every few of them."""
+
+    def __init__(self, order: Order, number: int) -> None:
+        self._order = order
+        self._number = number
+        self._pictures, self._truth = _memory(order, number)
+        self._drawn = 0
+        self._camera = self._new_camera()
+
+    def fill(self, slot: str) -> str:
+        """Draw the next chunk into a slot."""
+        if self._drawn % _SAME_TEXTURES == 0:
+            self._camera = self._new_camera()
+        self._truth[int(slot)] = draw(self._camera, self._drawn * CHUNK, self._pictures[int(slot)])
+        self._drawn += 1
+        return slot
+
+    def _new_camera(self) -> SyntheticCamera:
+        order = self._order
+        # Seeds of painters are less than 1000 apart.
+        seed = order.seed + self._number + 1000 * (self._drawn // _SAME_TEXTURES)
+        return SyntheticCamera(seed, size=order.size, defect_rate=order.defect_rate, world=order.world)
+
+
+def _memory(order: Order, number: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Pictures and truth of one painter's slots, seen by painter and trainer."""
+    pictures, truth = _files(order, number)
+    return (
+        np.memmap(pictures, np.uint8, "r+", shape=(_SLOTS, CHUNK, *order.size, 4)),
+        np.memmap(truth, np.float32, "r+", shape=(_SLOTS, CHUNK, MOST, 6)),
+    )
+
+
+def _files(order: Order, number: int) -> tuple[Path, Path]:
+    folder = Path(order.folder)
+    return folder / f"{number}.pictures", folder / f"{number}.truth"
 
 
 def draw(camera: SyntheticCamera, first: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -147,3 +169,7 @@ def _sent(part: Part, rng: np.random.Generator) -> NDArray[np.uint8]:
         return part.image
     _, data = cv2.imencode(".jpg", part.image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*_QUALITY))])
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+
+
+if __name__ == "__main__":
+    main()

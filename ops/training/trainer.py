@@ -73,7 +73,7 @@ class Trainer:
                 if time.monotonic() - saved_at > _CHECKPOINT:
                     self.save()
                     saved_at = time.monotonic()
-            progress.update(task, completed=self._settings.seconds, told=self._told(stock))
+            progress.update(task, completed=self._settings.seconds, told=self._told(stock, last=True))
         self.save()
 
     def _fill(self, stock: Stock, loader: Loader) -> None:
@@ -103,10 +103,10 @@ class Trainer:
         with torch.cuda.stream(stream):
             yield
 
-    def _told(self, stock: Stock) -> str:
+    def _told(self, stock: Stock, last: bool = False) -> str:
         losses = {student.recipe.name: round(student.loss.item(), 4) for student in self._students}
         steps = self._students[0].steps
-        if not self.history or self.trained - self.history[-1][0] > _RECORD:
+        if last or not self.history or self.trained - self.history[-1][0] > _RECORD:
             self.history.append((round(self.trained, 1), steps, stock.received, losses))
         return f"step {steps}, {stock.received} pictures, losses: {losses}"
 
