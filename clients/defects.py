@@ -93,7 +93,8 @@ def _missing(piece: Piece, rng: np.random.Generator) -> bool:
         rim = piece.outline[index] * (1 - share) + piece.outline[index - 1] * share
         bite = rim + ring(14) * (rng.uniform(0.13, 0.22) * rng.uniform(0.75, 1.15, (14, 1)))
         covered = np.where(piece.surface.solid > 127, piece.covered(bite), np.uint8(0))
-        if cv2.countNonZero(covered) >= least and cv2.connectedComponents(covered)[0] == 2:
+        whole = cv2.countNonZero(covered) >= least and cv2.connectedComponents(covered)[0] == 2
+        if whole and piece.apart(covered):
             break
     piece.fill(piece.surface.relief, bite, BELT)
     piece.fill(piece.surface.solid, bite, 0)

@@ -129,22 +129,33 @@ def _middle(piece: Piece, rng: np.random.Generator, half: Points) -> None:
 
 
 def _fasten(piece: Piece, rng: np.random.Generator, world: World, places: Points) -> None:
-    """Fasteners of one kind: a part is made one way."""
+    """Bores or fasteners of one kind: a part is made one way."""
     radius = rng.uniform(0.07, 0.095)
-    kind = int(rng.integers(3))
+    kind = rng.choice(FASTENERS[world]) if rng.random() < 0.7 else ""
     for place in places:
-        if kind == 0:
-            piece.bore(radius * ring(), place)
+        if kind:
+            piece.stack(place, _fastener(kind, radius, rng.uniform(0, math.pi)))
         else:
-            piece.stack(place, _fastener(kind, radius, rng.uniform(0, math.pi), world))
+            piece.bore(radius * ring(), place)
 
 
-def _fastener(kind: int, radius: float, turn: float, world: World) -> list[tuple[Points, int]]:
-    """A hexagon bolt on its washer or a rivet; held out: a socket screw, with or without a washer."""
+FASTENERS: Final[dict[World, tuple[str, ...]]] = {
+    "train": ("hexagon", "rivet", "slotted", "eyelet"),
+    "held-out": ("socket", "socket on washer"),
+}
+
+
+def _fastener(kind: str, radius: float, turn: float) -> list[tuple[Points, int]]:
+    """Outlines around 0, the widest first, and their heights."""
     disc, six = radius * ring(), radius * ring(6, turn)
-    if world == "held-out":
-        screw = [(disc * 1.1, BOLT), (six * 0.6, BELT + 30)]
-        return screw if kind == 1 else [(disc * 1.5, WASHER), *screw]
-    if kind == 1:
-        return [(disc * 1.4, WASHER), (six, BOLT), (disc * 0.62, BOLT - 12)]
-    return [(disc, WASHER), (disc * 0.75, WASHER + 16), (disc * 0.45, WASHER + 24)]
+    socket = [(disc * 1.1, BOLT), (six * 0.6, BELT + 30)]
+    slot = rounded(np.array((1.05, 0.2)) * radius, 0.1 * radius)
+    turned = slot @ np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
+    return {
+        "hexagon": [(disc * 1.4, WASHER), (six, BOLT), (disc * 0.62, BOLT - 12)],
+        "rivet": [(disc, WASHER), (disc * 0.75, WASHER + 16), (disc * 0.45, WASHER + 24)],
+        "slotted": [(disc * 1.1, BOLT - 10), (turned, FACE)],
+        "eyelet": [(disc * 1.15, WASHER + 20), (disc * 0.55, BELT + 20)],
+        "socket": socket,
+        "socket on washer": [(disc * 1.5, WASHER), *socket],
+    }[kind]

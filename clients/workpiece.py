@@ -71,6 +71,7 @@ class Piece:
         self.outline: Points = ring()
         self.truth: list[Defect] = []
         self._fasteners: Image = np.zeros(size, np.uint8)
+        self._harmed: Image = np.zeros(size, np.uint8)
         self._busy: Image | None = None
 
     def pixels(self, points: Points) -> Points:
@@ -127,6 +128,10 @@ class Piece:
         """Whether so much lies on the bare face: clear of edges, bores, fasteners and other defects."""
         return cv2.countNonZero(cv2.bitwise_and(covered, self._blocked())) == 0
 
+    def apart(self, covered: Image) -> bool:
+        """Whether so much lies clear of other defects."""
+        return not self.truth or cv2.countNonZero(cv2.bitwise_and(covered, self._harmed)) == 0
+
     def found(self, name: str, covered: Image) -> None:
         """Enter a defect in the truth, from the pixels that it covers, and keep others away from it."""
         contours, _ = cv2.findContours(covered, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -138,7 +143,8 @@ class Piece:
         polygon = outline.reshape(-1, 2).astype(np.float32)
         self.truth.append(Defect(name, box, polygon, float(cv2.countNonZero(covered))))
         around = np.ones((2 * self._pixels(MARGIN) + 1,) * 2, np.uint8)
-        self._busy = cv2.bitwise_or(self._blocked(), cv2.dilate(covered, around)).view(np.uint8)
+        self._harmed |= cv2.dilate(covered, around).view(np.uint8)
+        self._busy = self._blocked() | self._harmed
 
     def _blocked(self) -> Image:
         if self._busy is None:

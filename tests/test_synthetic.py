@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clients.lamp import light
-from clients.shapes import SHAPES, World
+from clients.shapes import FASTENERS, SHAPES, World
 from clients.synthetic import LEAST_CONTRAST, SyntheticCamera
 from clients.texture import BELTS, FINISHES
 from clients.workpiece import CLASSES, Defect
@@ -79,7 +79,7 @@ def test_a_defect_changes_the_picture_where_its_truth_says(name: str, world: Wor
 
 
 def test_the_worlds_share_no_shape_texture_or_lamp() -> None:
-    for kinds in (SHAPES, FINISHES, BELTS):
+    for kinds in (SHAPES, FASTENERS, FINISHES, BELTS):
         assert not set(kinds["train"]) & set(kinds["held-out"])
     lamps = {world: [light(np.random.default_rng(n), (64, 64), world).heading for n in range(99)] for world in WORLDS}
     # The angle to the nearest side of the picture is what mirroring and quarter turns leave as it is.
