@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from ops.demo_line import shipped_ng
 from ops.training.recipe import RECIPES
 from ops.truth import compare
 from workers import shipped
+from workers.errors import ModelError
 from workers.placement import Scaling
+from workers.store import find
 from workers.zoo.initial import random_values
 
 SMALL_FAINT = Flaw("dent", 81.0, 12.0)
@@ -207,3 +210,15 @@ def test_the_records_parts_are_numbered_from_zero(random_models: Path) -> None:
     first = next(number for number in itertools.count() if camera.has_defect(number))
     part, examined = camera.part(first), Examiner(random_models, seed=3).examine(first)
     assert [flaw.area for flaw in examined.defects] == [defect.area for defect in part.truth]
+
+
+def test_a_model_of_the_package_is_found_where_no_other_has_its_name(tmp_path: Path) -> None:
+    own = tmp_path / "demo-det.onnx"
+    own.touch()
+    assert find("demo-det", written=None, store=tmp_path) == own
+    own.unlink()
+    if shipped.path("demo-det") is not None:
+        assert find("demo-det", written=None, store=tmp_path) == shipped.FOLDER / "demo-det.onnx"
+    else:
+        with pytest.raises(ModelError, match=re.escape(str(shipped.FOLDER))):
+            find("demo-det", written=None, store=tmp_path)
