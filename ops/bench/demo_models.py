@@ -33,18 +33,25 @@ class Result(Struct, frozen=True, kw_only=True):
     targets: list[Target]
 
 
-def bench(folder: Path, parts: int, progress: Callable[[int], None] = lambda done: None, processes: int = 0) -> Result:
+def bench(
+    folder: Path,
+    parts: int,
+    progress: Callable[[int], None] = lambda done: None,
+    *,
+    processes: int = 0,
+    seed: int = SEED,
+) -> Result:
     """Examine so many held-out parts, `processes` at a time (0: one a core), then time the models alone.
 
     Raises OSError for models that are not there, ErrandError for those that cannot be loaded.
     """
     size = sum((folder / f"{name}.onnx").stat().st_size for name in shipped.NAMES)
     records: list[Record] = []
-    for record in examine(folder, parts, SEED, processes):
+    for record in examine(folder, parts, seed, processes):
         records.append(record)
         progress(len(records))
     graded, speeds = grade(records), measure(folder, _ROUNDS)
-    return Result(seed=SEED, grade=graded, speeds=speeds, size=size, targets=make_targets(graded, speeds, size))
+    return Result(seed=seed, grade=graded, speeds=speeds, size=size, targets=make_targets(graded, speeds, size))
 
 
 def tables(result: Result) -> list[Table]:

@@ -22,7 +22,7 @@ def show_demo_models(folder: Path, parts: int, processes: int, report: Path | No
     print_busy_warning(errors, machine)
     with open_progress(errors) as progress:
         task = progress.add_task("parts", total=parts)
-        result = bench(folder, parts, lambda done: progress.update(task, completed=done), processes)
+        result = bench(folder, parts, lambda done: progress.update(task, completed=done), processes=processes)
     shown = tables(result)
     output.print(f"{machine}\n", highlight=False)
     for part in shown:
