@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Measure the broker, a worker, or a line over time.", no_args_is_help=True)
+from ops.bench.words import parse_models, parse_size, parse_transports
 
-_UNITS = {"k": 1_000, "m": 1_000_000}
-_LEAST_SIZE = 8
+app = typer.Typer(help="Measure the broker, a worker, or a line over time.", no_args_is_help=True)
 
 
 @app.command()
@@ -59,9 +58,9 @@ def broker(
     from ops.bench.trial import Settings
 
     plan = Plan(
-        sizes=[_parse_size(text) for text in sizes.split(",")],
-        transports=_parse_transports(transports),
-        models=[_parse_models(text) for text in models.split(",")],
+        sizes=[parse_size(text) for text in sizes.split(",")],
+        transports=parse_transports(transports),
+        models=[parse_models(text) for text in models.split(",")],
         pairs=pairs,
         latency_rounds=latency_rounds,
         curve=curve,
@@ -150,9 +149,9 @@ def soak(
         seconds=minutes * 60,
         rate=rate,
         cameras=cameras,
-        side=math.isqrt(_parse_size(size)),
+        side=math.isqrt(parse_size(size)),
         models=models,
-        transport=_parse_transports(transport)[0],
+        transport=parse_transports(transport)[0],
         folder=str(folder.resolve()) if folder else None,
     )
     raise typer.Exit(0 if show_soak(settings, report, plot) else 1)
@@ -195,7 +194,7 @@ def overload(
     try:
         cases = parse_cases(
             policies, cameras, kinds, times=times, service=service, deadline=deadline, seconds=seconds,
-            side=math.isqrt(_parse_size(size)), transport=_parse_transports(transport)[0],
+            side=math.isqrt(parse_size(size)), transport=parse_transports(transport)[0],
             folder=str(folder.resolve()) if folder else None,
         )  # fmt: skip
     except ValueError as error:
@@ -233,26 +232,3 @@ def demo_models(
     from workers import shipped
 
     raise typer.Exit(0 if show_demo_models(models or shipped.FOLDER, parts, processes, report) else 1)
-
-
-def _parse_size(text: str) -> int:
-    number, factor = text.strip().lower(), 1
-    if number and number[-1] in _UNITS:
-        number, factor = number[:-1], _UNITS[number[-1]]
-    if not number.isdigit() or int(number) * factor < _LEAST_SIZE:
-        raise typer.BadParameter(f"{text!r} is not a size of at least {_LEAST_SIZE} bytes: write 800, 100k or 6m")
-    return int(number) * factor
-
-
-def _parse_transports(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if unknown := [name for name in names if name not in ("tcp", "ipc")]:
-        raise typer.BadParameter(f"transport {unknown[0]!r} is unknown: use tcp, ipc or tcp,ipc")
-    return names
-
-
-def _parse_models(text: str) -> int:
-    # More models than data ports of the line would be refused by the broker.
-    if not text.strip().isdigit() or not 1 <= int(text) <= 16:
-        raise typer.BadParameter(f"{text!r} is not a number of models from 1 to 16")
-    return int(text)
