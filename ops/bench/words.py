@@ -11,6 +11,7 @@ _LEAST_SIZE: Final = 8
 
 
 def parse_size(text: str) -> int:
+    """Bytes, from 800, 100k or 6m."""
     number, factor = text.strip().lower(), 1
     if number and number[-1] in _UNITS:
         number, factor = number[:-1], _UNITS[number[-1]]
@@ -20,6 +21,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_transports(text: str) -> list[str]:
+    """tcp, ipc or both."""
     names = [name.strip() for name in text.split(",")]
     if unknown := [name for name in names if name not in ("tcp", "ipc")]:
         raise typer.BadParameter(f"transport {unknown[0]!r} is unknown: use tcp, ipc or tcp,ipc")
@@ -27,6 +29,7 @@ def parse_transports(text: str) -> list[str]:
 
 
 def parse_models(text: str) -> int:
+    """How many models, 1 to 16."""
     # More models than data ports of the line would be refused by the broker.
     if not text.strip().isdigit() or not 1 <= int(text) <= 16:
         raise typer.BadParameter(f"{text!r} is not a number of models from 1 to 16")
