@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Protocol
 
 import typer
 import zmq
 
-from broker import entry, log, metrics, versions, wire
+from broker import entry, log, metrics, versions
 from broker import line as line_file
-from broker.document import dotted
 from broker.ending import when_asked_to_end
 from broker.entry import AllowOption, InsecureOption
 from broker.holdings import command as report
 from broker.keyring import BrokerKey, JoinKey, KeyOption, Keyring
-from broker.keys import KeysError
 from broker.ledger import LedgerError
 from broker.line import Endpoints, Ledger, Line, LineError, Recorder
-from broker.operator import Operator, Unanswered
+from broker.reload import reload
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 app.command("report")(report)
+app.command()(reload)
 logger = log.get(__name__)
 
 LineOption = Annotated[Path | None, typer.Option("--line", help="The line file (TOML).", show_default=False)]
@@ -38,31 +36,17 @@ LevelOption = Annotated[str, typer.Option("--log-level", help="debug, info, warn
 MetricsPort = Annotated[int | None, typer.Option("--metrics-port", help="Prometheus port on loopback; 0: none.")]
 
 
-def _usage(message: str) -> typer.Exit:
-    typer.echo(message, err=True)
-    return typer.Exit(2)
-
-
 def _line(path: Path | None, cameras: list[str] | None, models: list[str] | None, deadline: float, **ends: str) -> Line:
     """The line of a file, or of flags; exits with 2 and all problems when it is not one."""
     try:
         if path is not None:
             return line_file.load(path)
         if not cameras or not models:
-            raise _usage("give --line FILE, or at least one --camera and one --model")
+            raise entry.usage("give --line FILE, or at least one --camera and one --model")
         given = {name: value for name, value in ends.items() if value}
         return line_file.from_flags(cameras=cameras, models=models, deadline=deadline, **given)
     except LineError as error:
-        raise _usage(str(error)) from None
-
-
-@contextlib.contextmanager
-def _key_errors() -> Iterator[None]:
-    """A key that cannot be read or found, or one that is needed, ends the process with 2 and the reason."""
-    try:
-        yield
-    except KeysError as error:
-        raise _usage(str(error)) from None
+        raise entry.usage(str(error)) from None
 
 
 def _optional_line(path: Path | None) -> Line | None:
@@ -128,7 +112,7 @@ def start(
     bound = {
         name: getattr(described.endpoints, name) for name in ("frontend", "backend", "egress", "copies", "control")
     }
-    with _key_errors():
+    with entry.key_errors():
         gate = entry.gate(Keyring(described, line, key), "broker", allow)
         entry.check_open(bound, gate is not None, insecure)
     text = line.read_text(encoding="utf-8") if line is not None else None
@@ -150,7 +134,8 @@ def join(
         float | None, typer.Option("--keep-days", min=0.0, help="Delete what is older; 0: nothing.")
     ] = None,
     keep_gb: Annotated[
-        float | None, typer.Option("--keep-gb", min=0.0, help="Delete the oldest beyond so many GB; 0: nothing.")
+        float | None,
+        typer.Option("--keep-gb", min=0.0, help="Delete the oldest beyond so many GB, 0.03125 at least; 0: nothing."),
     ] = None,
     key: KeyOption = None,
     broker_key: BrokerKey = "",
@@ -177,8 +162,12 @@ def join(
     described = _optional_line(line)
     ends = described.endpoints if described is not None else Endpoints()
     kept = described.ledger if described is not None else Ledger()
+    try:
+        limit = keep(kept.keep_days if keep_days is None else keep_days, kept.keep_gb if keep_gb is None else keep_gb)
+    except ValueError as error:
+        raise entry.usage(f"--keep-gb: {error}") from None  # a line file's was refused before
     ring = Keyring(described, line, key)
-    with _key_errors():
+    with entry.key_errors():
         gate = entry.gate(ring, "join", allow)
         credentials = ring.credentials("join", "broker", broker_key)
         entry.check_open({"live": live or ends.live, "catchup": catchup or ends.catchup}, gate is not None, insecure)
@@ -188,7 +177,7 @@ def join(
         catchup=catchup or ends.catchup,
         ledger=ledger or _beside(line, kept.path),
         line=described,
-        keep=keep(kept.keep_days if keep_days is None else keep_days, kept.keep_gb if keep_gb is None else keep_gb),
+        keep=limit,
         gate=gate,
         credentials=credentials,
     )
@@ -220,7 +209,7 @@ def recorder(
     described = _optional_line(line)
     ends = described.endpoints if described is not None else Endpoints()
     ring = Keyring(described, line, key)
-    with _key_errors():
+    with entry.key_errors():
         gate = entry.gate(ring, "recorder", allow)
         to_broker = ring.credentials("recorder", "broker", broker_key)
         to_join = ring.credentials("recorder", "join", join_key)
@@ -229,6 +218,7 @@ def recorder(
     server = RecorderServer(
         copies=ends.copies,
         live=ends.live,
+        catchup=ends.catchup,
         pictures=ends.pictures,
         folder=folder or _beside(line, keeping.folder),
         memory=keeping.memory,
@@ -241,60 +231,6 @@ def recorder(
     )
     port = ends.metrics + 2 if metrics_port is None and ends.metrics else metrics_port or 0
     _serve("recorder", server, port, server.samples)
-
-
-@app.command()
-def reload(
-    line: Annotated[Path, typer.Argument(help="The changed line file.")],
-    control: Annotated[str, typer.Option(help="The broker's control endpoint; default: the line file's.")] = "",
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the broker.")] = 5.0,
-    key: KeyOption = None,
-    broker_key: BrokerKey = "",
-) -> None:
-    """Give a running broker a changed line file (routes, rules, cameras, models). An invalid one changes nothing.
-
-    Example:  broker reload line.toml
-    """
-    try:
-        described = line_file.load(line)
-    except LineError as error:
-        raise _usage(str(error)) from None
-    message = wire.Reload(text=line.read_text(encoding="utf-8"), versions=versions.wanted(described, line.parent))
-    with _key_errors():
-        credentials = Keyring(described, line, key).credentials("operator", "broker", broker_key)
-    try:
-        with Operator(control or described.endpoints.control, timeout, credentials) as operator:
-            answer = operator.ask(message)
-    except Unanswered as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-    for problem in answer.errors:
-        typer.echo(problem, err=True)
-    if answer.errors:
-        typer.echo(f"nothing was changed; in force: {answer.digest}", err=True)
-        raise typer.Exit(1)
-    for change in answer.changes:
-        typer.echo(change)
-    if any(change.endswith(": added") and change.startswith(("models.", "cameras.")) for change in answer.changes):
-        typer.echo(
-            "new workers and cameras have to be started: gongwei up starts its processes only when it starts itself"
-        )
-    _tell_versions(answer.changes, described, message.versions)
-    typer.echo(f"in force: {answer.digest}" if answer.changes else f"nothing is new; in force: {answer.digest}")
-
-
-def _tell_versions(changes: list[str], line: Line, wanted: dict[str, str]) -> None:
-    """What a changed model file means for those that run."""
-    changed = [
-        name for name in line.models if any(one.startswith(f"{dotted(('models', name, 'file'))}: ") for one in changes)
-    ]
-    for name in changed:
-        if name in wanted:
-            typer.echo(
-                f"{name}: the old version goes on until a worker of the new one is open (gongwei rolling-restart)"
-            )
-        else:
-            typer.echo(f"{name}: neither its file nor a sha256 is here: workers of any version go on side by side")
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from broker.connection import Connections
 from broker.frames import Counts, Frames
 from broker.line import Line
 from broker.outbox import Outbox
@@ -51,6 +52,7 @@ class Admission:
         self.publishers: dict[str, Publisher] = {}
         self.by_identity: dict[bytes, Publisher] = {}
         self.parts = PartGate()
+        self._connections = Connections()
         self._strangers = 0
 
     # --- greeting ----------------------------------------------------------------------------------------------------
@@ -59,6 +61,9 @@ class Admission:
         reason = self._hello_fault(now, identity, message)
         if reason:
             self.refuse(identity, reason, f"camera {message.camera[:64]!r}")
+            return
+        if not self._connections.greeted(message.camera, message.boot, identity):
+            self.counts["stale_total", "hello"] += 1
             return
         publisher = self.publishers.get(message.camera)
         if publisher is None or publisher.boot != message.boot:

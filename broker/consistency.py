@@ -21,6 +21,8 @@ _ANY_HOST: Final = ("*", "0.0.0.0", "[::]")
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 #: Metrics ports of the broker, the join and the recorder; one for each worker process follows.
 _SERVICES: Final = 3
+#: The least `ledger.keep_gb`: 32 MB, of which the log may take 8. Less would hold little more than the log.
+LEAST_GB: Final = 0.03125
 
 
 def problems(document: Document) -> Iterator[Problem]:
@@ -29,6 +31,7 @@ def problems(document: Document) -> Iterator[Problem]:
     yield from _routes(document)
     yield from _rules(document)
     yield from _limits(document)
+    yield from _ledger(document)
     yield from _addresses(document)
     yield from _ports(document)
     yield from _security(document)
@@ -97,6 +100,18 @@ def _limits(document: Document) -> Iterator[Problem]:
     allowed, count = document["limits"].get("cameras"), len(_table(document, "cameras"))
     if isinstance(allowed, int) and 1 <= allowed < count:
         yield Problem(("limits", "cameras"), f"found {allowed}; the line has {count} cameras")
+
+
+def _ledger(document: Document) -> Iterator[Problem]:
+    ledger = document.get("ledger")
+    given = ledger.get("keep_gb") if isinstance(ledger, Mapping) else None
+    if isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < LEAST_GB:
+        yield Problem(("ledger", "keep_gb"), too_little(given))
+
+
+def too_little(keep_gb: float) -> str:
+    """What is wrong with a `keep_gb` below the least."""
+    return f"found {keep_gb}; the least is {LEAST_GB} (32 MB: less would hold little more than the log), 0 is no limit"
 
 
 def _endpoints(document: Document) -> dict[str, str]:
@@ -190,7 +205,7 @@ def _security(document: Document) -> Iterator[Problem]:
             yield Problem((*path, "cameras"), "missing; needed: the names of the cameras that use this key")
         elif entry.get("role") != "camera" and cameras:
             yield Problem((*path, "cameras"), f"is for keys with the role camera; found {shown(entry.get('role'))}")
-    roles = {entry.get("role") for entry in keys.values()}
+    roles = _words([entry.get("role") for entry in keys.values()])
     for role in ("broker", "join", "recorder"):
         if role not in roles:
             yield Problem(("security", "keys"), f"has no key with the role {role}, by which the others know it")

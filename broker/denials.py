@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Final
 
 from broker import log
@@ -11,23 +13,56 @@ from broker.security import Denial
 
 logger = log.get(__name__)
 
-#: Seconds from one log line about a reason to the next.
+#: Seconds from the first log line about a door and a reason to the one that says how many more there were.
 EVERY: Final = 10.0
+#: Peers that the second line names at most.
+NAMED: Final = 8
+
+
+@dataclass(slots=True)
+class _Window:
+    """From one line to the next."""
+
+    since: float
+    more: int = 0
+    peers: dict[str, None] = field(default_factory=dict)
 
 
 class Denials:
-    """Belongs to one thread; `counts` may be read by others. Two threads of a process have one each."""
+    """Any thread may count; the owner calls `turn` now and then, and `close` at the end."""
 
     def __init__(self, every: float = EVERY) -> None:
         self.counts: Counter[tuple[str, ...]] = Counter()
         self._every = every
-        self._said: dict[Denial, tuple[float, int]] = {}  # when, and how many there were by then
+        self._lock = threading.Lock()
+        self._windows: dict[tuple[str, Denial], _Window] = {}
 
-    def count(self, reason: Denial, door: str, who: str) -> None:
-        """One more. `who`: an address, or the name or public key of a peer."""
-        self.counts["denied_total", reason] += 1
-        now, so_far = time.monotonic(), self.counts["denied_total", reason]
-        at, told = self._said.get(reason, (-self._every, 0))
-        if now - at >= self._every:
-            self._said[reason] = now, so_far
-            logger.warning("refused at the door", reason=reason, door=door, who=who[:80], times=so_far - told)
+    def count(self, reason: Denial, door: str, address: str = "", key: str = "") -> None:
+        """One more. `address` of the peer, `key`: the name of its key, or how that begins; each empty: not known."""
+        address, key = address or "not known", key or "not known"
+        with self._lock:
+            self.counts["denied_total", reason] += 1
+            window = self._windows.get((door, reason))
+            if window is not None:
+                window.more += 1
+                if len(window.peers) < NAMED:
+                    window.peers[f"{address}, key {key}"] = None
+                return
+            self._windows[door, reason] = _Window(time.monotonic())
+        logger.warning("refused at the door", reason=reason, door=door, address=address, key=key)
+
+    def turn(self, now: float) -> None:
+        """Tell of the rest where a window closes."""
+        if not self._windows:
+            return
+        with self._lock:
+            over = [which for which, window in self._windows.items() if now - window.since >= self._every]
+            closed = [(which, self._windows.pop(which)) for which in over]
+        for (door, reason), window in closed:
+            if window.more:
+                event = f"refused at the door, and {window.more} more"
+                logger.warning(event, reason=reason, door=door, within=self._every, peers=list(window.peers))
+
+    def close(self) -> None:
+        """Tell of all that was not told."""
+        self.turn(time.monotonic() + self._every)

@@ -46,6 +46,7 @@ def state_of(session: Session) -> SessionState:
         grant=session.grant,
         open=session.ready,
         draining=session.draining,
+        random=session.random,
     )
 
 

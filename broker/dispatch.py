@@ -241,7 +241,7 @@ class Dispatcher:
                 self._requeue(now, task)
         for task in tasks:
             if task.state == LEASED:
-                self._suspect(now, backlog, task)
+                self._suspect(now, backlog, task, reason)
         session.in_flight.clear()
 
     def _requeue(self, now: float, task: Task) -> None:
@@ -253,8 +253,12 @@ class Dispatcher:
             task.state = QUEUED
             self.backlogs[task.model].requeue(task)
 
-    def _suspect(self, now: float, backlog: Backlog, task: Task) -> None:
-        """This frame was under way in a session that died: remember it in the ledger, and run it with care."""
+    def _suspect(self, now: float, backlog: Backlog, task: Task, reason: str) -> None:
+        """This frame was under way in a session that died: run it with care, and remember it in the ledger. Silence
+        alone says nothing against it: a worker that is cut off or starved is silent too, and may live."""
+        if reason == "no_beat":
+            self._judge_suspect(now, backlog, task)
+            return
         task.crashes += 1
         self.counts["suspects_total", task.model] += 1
         egress = self.frames.egress

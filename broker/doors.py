@@ -10,12 +10,12 @@ from itertools import count
 from typing import Any, Final
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from broker.gate import Gate
 from broker.line import Line
 from broker.roster import Session
 from broker.security import session_door
+from broker.socket_monitor import SocketMonitor
 from broker.wire import BATCH_LIMIT, HEADER_LIMIT, data_endpoint
 
 #: Threads of libzmq that move bytes: while one copies a payload in, another copies one out. From 1 MB on a second one
@@ -52,7 +52,7 @@ class Doors:
         self._poller = zmq.Poller()
         self._sockets: list[Socket] = []
         self._ports: dict[Session, int] = {}  # ports in use
-        self._monitors: dict[Socket, Session] = {}
+        self._monitors: dict[Session, SocketMonitor] = {}
         self._next = count()
         self.doubtful: dict[Session, float] = {}  # somebody hung up on their port; looked at until this instant
         self.opening: dict[Session, None] = {}  # whose PUSH has no peer yet, oldest first
@@ -72,6 +72,8 @@ class Doors:
         self.copies = self._bind(zmq.PUSH, "copies", HEADER_LIMIT)
         for socket in (self.frontend, self.backend, self.egress, self.control):
             self._poller.register(socket, zmq.POLLIN)
+        if self._gate is not None:
+            self._gate.watch(self._poller)
 
     def _socket(self, kind: int, most: int) -> Socket:
         assert self._context is not None
@@ -110,7 +112,7 @@ class Doors:
         return dict(self._poller.poll(math.ceil(seconds * 1000)))
 
     def close(self) -> None:
-        for session in list(self._monitors.values()):
+        for session in list(self._ports):
             self.close_session(session)
         for socket in self._sockets:
             socket.close(0)
@@ -138,10 +140,10 @@ class Doors:
             self._sockets.remove(socket)
             socket.close(0)
             raise
-        if not self._endpoints.backend.startswith("inproc:"):
-            monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-            self._monitors[monitor] = session
-            self._poller.register(monitor, zmq.POLLIN)
+        monitor = self._monitors[session] = SocketMonitor(socket, self._endpoints.backend, zmq.EVENT_DISCONNECTED)
+        monitor.open()
+        if monitor.pair is not None:
+            self._poller.register(monitor.pair, zmq.POLLIN)
         session.socket = socket
         self._ports[session] = port
         self.opening[session] = None
@@ -171,11 +173,10 @@ class Doors:
         self._ports.pop(session, None)
         if socket is None:
             return
-        for monitor in [m for m, owner in self._monitors.items() if owner is session]:
-            self._poller.unregister(monitor)
-            del self._monitors[monitor]
-            socket.disable_monitor()
-            monitor.close(0)  # disabling leaves it open
+        monitor = self._monitors.pop(session)
+        if monitor.pair is not None:
+            self._poller.unregister(monitor.pair)
+        monitor.close()
         session.socket = None
         self._sockets.remove(socket)
         socket.close(0)
@@ -192,9 +193,8 @@ class Doors:
 
         Whoever connects to the port and leaves is reported as well; a session that still has its peer is writable.
         """
-        for monitor, session in list(self._monitors.items()):
-            if monitor in active:
-                recv_monitor_message(monitor)
+        for session, monitor in self._monitors.items():
+            if monitor.pair in active and list(monitor.events()):
                 self.doubtful[session] = time.monotonic() + DOUBT
         for session, until in list(self.doubtful.items()):
             gone = session.socket is not None and session not in self.opening and not _writable(session.socket)

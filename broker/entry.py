@@ -1,8 +1,10 @@
-"""Keys on the command line of `broker`: the flags, the gate that they make, and the refusal to be open to all."""
+"""Keys on the command line of `broker`: the flags, the gate that they make, the refusal to be open to all; and how a
+command that cannot be understood ends."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import typer
@@ -24,6 +26,21 @@ AllowOption = Annotated[
 InsecureOption = Annotated[
     bool, typer.Option("--insecure", help="Let other machines connect although nobody is asked for a key.")
 ]
+
+
+def usage(message: str) -> typer.Exit:
+    """Say what cannot be understood; to be raised: exit code 2."""
+    typer.echo(message, err=True)
+    return typer.Exit(2)
+
+
+@contextlib.contextmanager
+def key_errors() -> Iterator[None]:
+    """A key that cannot be read or found, or one that is needed, ends the process with 2 and the reason."""
+    try:
+        yield
+    except KeysError as error:
+        raise usage(str(error)) from None
 
 
 def gate(ring: Keyring, role: Role, allow: list[str] | None) -> Gate | None:

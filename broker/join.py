@@ -18,7 +18,7 @@ from broker.joined import Answer, readable
 from broker.line import LineError
 from broker.part import FORGET_AFTER
 from broker.register import Past, Register
-from broker.rows import LateRow, ResultRow, Snapshot
+from broker.rows import LateRow, ResultRow, SkipRow, Snapshot
 from broker.rulebook import Rulebook
 from broker.strays import Strays
 from broker.stream import Stream, frame_topic
@@ -312,7 +312,7 @@ class Joiner:
             turn.tickets[message.epoch].append(skip.ticket)
             if self._register.gone(skip.key):
                 continue
-            turn.rows.skips.append((boot.first + skip.key.seq, skip.reason))
+            turn.rows.skips.append(SkipRow(boot.first + skip.key.seq, skip.reason, turn.wall))
 
     def _line_text(self, message: LineText) -> None:
         try:

@@ -11,6 +11,7 @@ import zmq
 from broker import curve, wire
 from broker.curve import Credentials
 from broker.gate import Gate
+from broker.redial import keep_trying
 from broker.turn import Counts
 from broker.wire import Message, Since, WireError
 
@@ -167,6 +168,8 @@ class JoinDoors:
         self._bind(self._catchup, catchup, "catchup")
         self._poller = zmq.Poller()
         self._poller.register(self._catchup, zmq.POLLIN)
+        if self._gate is not None:
+            self._gate.watch(self._poller)
         self._stack.callback(lambda: self._egress.close())  # which may be another one by then
         self._egress_context, self._egress_at = context, egress
         self._connect()
@@ -185,8 +188,7 @@ class JoinDoors:
         # for a broker that is away is of an epoch that the next one does not know.
         self._egress.setsockopt(zmq.SNDHWM, EGRESS_WAITING)
         self._egress.setsockopt(zmq.MAXMSGSIZE, wire.BATCH_LIMIT)
-        self._egress.setsockopt(zmq.RECONNECT_IVL, wire.RECONNECT_IVL)
-        self._egress.setsockopt(zmq.RECONNECT_IVL_MAX, wire.RECONNECT_IVL_MAX)
+        keep_trying(self._egress)
         self._egress.setsockopt(zmq.HEARTBEAT_IVL, 1000)
         self._egress.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
         curve.call(self._egress, self._egress_at, self._credentials)

@@ -158,7 +158,7 @@ class JoinServer:
         self._forget()
 
     def _forget(self) -> None:
-        """Delete a little of what is old, when nothing waits or the ledger is at its limit."""
+        """Delete a little of what is old, when nothing waits, it is late, or the ledger is at its limit."""
         now = time.monotonic()
         if not self._keeper.due(now) or (self._stale and not self._keeper.short):
             return

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from broker import log
 from broker.ledger_file import LedgerError
-from broker.purge import Purged
+from broker.purged import Purged
 from broker.retention import Delete, Holding, Retention, Step
 from broker.turn import Counts
 from broker.wire import Key

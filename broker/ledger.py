@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
-from broker import ledger_file, lookup, purge, schema
+from broker import ledger_file, leftovers, lookup, purge, schema
 from broker.checkpointer import Checkpointer
 from broker.ledger_file import BUSY, LedgerError, LedgerFull
-from broker.purge import Purged
+from broker.purged import Purged
 from broker.reserve import Reserve
 from broker.retention import FOR_EVER, Delete, Holding, Keep, Shrink, Step
 from broker.rows import Rows, Snapshot, Stored, StoredBoot
@@ -39,6 +39,7 @@ class Ledger:
         self._lock: sqlite3.Connection | None = None
         self.reserve = Reserve(path)
         self._checkpointer: Checkpointer | None = None
+        self._written = 0  # publications and skips
         self._tidied = 0  # the boot up to which boots were looked through
 
     def __enter__(self) -> Self:
@@ -58,7 +59,7 @@ class Ledger:
                 ledger_file.prepare(self._db, self.path, self.keep.log)
                 self.ledger_id = ledger_file.one(self._db, "SELECT value FROM meta WHERE name = 'ledger_id'")
                 if not self.keep.for_ever:
-                    purge.plans(self._db)
+                    leftovers.plans(self._db)
             reserve = None if self.keep.for_ever else self.reserve
             self._checkpointer = Checkpointer(self.path, reserve).__enter__()
         except OSError as error:
@@ -89,6 +90,7 @@ class Ledger:
             for late in rows.late_results:
                 if db.execute(schema.FILE_LATE, late).rowcount:
                     filed.append(late.model)
+        self._written += len(rows.published) + len(rows.skips)
         self._wrote()
         return filed
 
@@ -103,7 +105,7 @@ class Ledger:
                     if isinstance(step, Delete):
                         purged = purge.oldest(db, step)
                     else:
-                        purged, self._tidied = purge.leftovers(db, self._tidied, step)
+                        purged, self._tidied = leftovers.ended(db, self._tidied, step)
         if purged:
             self._wrote(step=True)
         return purged
@@ -132,7 +134,7 @@ class Ledger:
     def holding(self) -> Holding:
         """What retention has to know of the file."""
         with self._read() as db:
-            return purge.holding(db)._replace(spare=self.reserve.held)
+            return purge.holding(db)._replace(spare=self.reserve.held, written=self._written)
 
     def make_room(self) -> None:
         """The disk is full: let go of the reserve, and move the log into the file, so that it can begin anew."""

@@ -9,6 +9,7 @@ import zmq
 
 from broker import curve, wire
 from broker.curve import Credentials
+from broker.redial import keep_trying
 
 
 class Unanswered(Exception):
@@ -40,7 +41,7 @@ class Operator:
     def _connect(self) -> None:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
-        self._socket.reconnect_ivl, self._socket.reconnect_ivl_max = wire.RECONNECT_IVL, wire.RECONNECT_IVL_MAX
+        keep_trying(self._socket)
         curve.call(self._socket, self.control, self._credentials)
         self._socket.connect(self.control)
 

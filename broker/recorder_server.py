@@ -17,9 +17,13 @@ from msgspec import Struct
 from broker import curve, log, wire
 from broker.curve import Credentials
 from broker.gate import Gate
+from broker.inquiry import Inquiry
+from broker.missed import Missed
 from broker.recorder import Counts, Recorder
+from broker.redial import keep_trying
 from broker.rereading import Rereading
-from broker.wire import Ask, Copy, Key, Message, Picture, Verdict, WireError
+from broker.socket_monitor import SocketMonitor
+from broker.wire import Ask, Copy, Gone, Key, Message, Picture, Published, Verdict, WireError
 
 logger = log.get(__name__)
 
@@ -43,15 +47,16 @@ class _Joined(Struct, gc=False):
 
 
 _JOINED: Final = msgspec.msgpack.Decoder(_Joined)
+_PUBLISHED: Final = msgspec.msgpack.Decoder(Published)
 
 
 class RecorderServer:
     """Keeps pictures of one line. `run` opens, serves and closes everything in the calling thread.
 
-    `copies` is the broker's endpoint, `live` the join's; `pictures` is bound here. `memory` and `disk` in MB; `keep`:
-    verdicts whose pictures are stored. `context`: to be shared by all who meet over inproc; by default an own one.
-    `gate` asks consumers for a key, `broker` and `join` are what those two ask for; `reread`: the line file, whose keys
-    hold when it changed.
+    `copies` is the broker's endpoint, `live` and `catchup` the join's; `pictures` is bound here. `memory` and `disk` in
+    MB; `keep`: verdicts whose pictures are stored. `context`: to be shared by all who meet over inproc; by default an
+    own one. `gate` asks consumers for a key, `broker` and `join` are what those two ask for; `reread`: the line file,
+    whose keys hold when it changed. Verdicts that the live stream lost are asked for by catch-up.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class RecorderServer:
         *,
         copies: str,
         live: str,
+        catchup: str,
         pictures: str,
         folder: Path,
         memory: int,
@@ -80,6 +86,8 @@ class RecorderServer:
         self._folder = folder
         self._context = context
         self._recorder = Recorder(folder, memory << 20, disk << 20, keep, self.counts)
+        self._missed = Missed()
+        self._inquiry = Inquiry(catchup, self.counts, join)
         self._should_stop = threading.Event()
 
     def stop(self) -> None:
@@ -118,24 +126,40 @@ class RecorderServer:
         self._pictures.bind(pictures)
         self._copies = stack.enter_context(context.socket(zmq.PULL))
         self._copies.setsockopt(zmq.RCVHWM, COPIES_WAITING)
+        keep_trying(self._copies)
         curve.call(self._copies, copies, self._broker)
         self._copies.connect(copies)
         self._live = stack.enter_context(context.socket(zmq.SUB))
         self._live.setsockopt(zmq.RCVHWM, 10_000)
         self._live.subscribe(b"frame/")
+        keep_trying(self._live)
         curve.call(self._live, live, self._join)
+        self._monitor = SocketMonitor(self._live, live, zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        stack.callback(self._monitor.close)
+        self._monitor.open()
         self._live.connect(live)
         self._poller = zmq.Poller()
         for socket in (self._copies, self._live, self._pictures):
             self._poller.register(socket, zmq.POLLIN)
+        if self._gate is not None:
+            self._gate.watch(self._poller)
+        if self._monitor.pair is not None:
+            self._poller.register(self._monitor.pair, zmq.POLLIN)
+        else:  # over inproc nobody tells of connections
+            self._missed.connected()
+        stack.callback(self._inquiry.close)
+        self._inquiry.open(context, self._poller)
 
     def _turn(self) -> None:
         self._poller.poll(LONGEST_WAIT)
         self._renew_keys()
         for segments in _waiting(self._copies, BURST["copies"]):
             self._checked(self._take_copy, segments)
+        for _ in self._monitor.events():  # before what came over the new connection
+            self._missed.connected()
         for segments in _waiting(self._live, BURST["live"]):
             self._checked(self._take_verdict, segments)
+        self._catch_up(time.monotonic())
         for segments in _waiting(self._pictures, BURST["pictures"]):
             if self._gate is None or self._gate.who(self._pictures, segments[0]) is not None:
                 self._checked(self._answer, segments)
@@ -147,9 +171,9 @@ class RecorderServer:
         self._gate.renew(line.security if line is not None else None)
         self._gate.tend()
 
-    def _checked(self, handle: Any, segments: list[zmq.Frame]) -> None:
+    def _checked(self, handle: Any, given: Any) -> None:
         try:
-            handle(segments)
+            handle(given)
         except WireError as error:
             self.counts["refused_total", error.reason] += 1
 
@@ -162,11 +186,36 @@ class RecorderServer:
     def _take_verdict(self, segments: list[zmq.Frame]) -> None:
         if len(segments) != 3:
             raise WireError("segments", f"{len(segments)} segments, 3 expected")
+        topic, header, body = segments
+        self._judge(body.buffer)
         try:
-            joined = _JOINED.decode(segments[2].buffer)
+            self._missed.live(topic.bytes.decode(), _PUBLISHED.decode(header.buffer))
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise WireError("header_invalid", str(error)) from None
+
+    def _judge(self, body: Any) -> None:
+        try:
+            joined = _JOINED.decode(body)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise WireError("header_invalid", str(error)) from None
         self._recorder.verdict(Key(joined.camera, joined.boot, joined.seq), joined.verdict)
+
+    def _catch_up(self, now: float) -> None:
+        """Ask for the verdicts that did not come, and take those that were asked for."""
+        for message in self._inquiry.answers():
+            if isinstance(message, Gone):
+                self.counts["verdicts_gone_total",] += 1
+                logger.warning(
+                    "verdicts are lost: the ledger was replaced, or has deleted them", oldest_seq=message.oldest
+                )
+            for entry in self._missed.answered(message, now):
+                self.counts["verdicts_caught_up_total",] += 1
+                self._checked(self._judge, entry.body)
+        if self._missed.overdue(now):
+            self._inquiry.renew()
+        question = self._missed.question(now)
+        if question is not None:
+            self._inquiry.ask(question)
 
     def _answer(self, segments: list[zmq.Frame]) -> None:
         identity, *rest = segments

@@ -34,8 +34,8 @@ SELECT (SELECT accepted_at FROM published JOIN frames USING (frame) ORDER BY seq
 _COUNTS: Final = ("accepted", "joined", "complete", "incomplete", "open")
 
 
-#: Versions that can be read: the one before has the same tables but those of what was deleted.
-_READABLE: Final = (1, schema.VERSION)
+#: Versions that can be read: what a report looks at is the same in all, but the first knows nothing of deletions.
+_READABLE: Final = (*schema.MIGRATIONS, schema.VERSION)
 
 
 def report(path: Path) -> dict[str, Any]:
@@ -51,6 +51,20 @@ def report(path: Path) -> dict[str, Any]:
     `newest_seq` of the stream, `oldest_at`: unix seconds when its oldest frame was accepted, None without any; `bytes`
     on the disk. Raises LedgerError.
     """
+    with _reading(path) as (db, version):
+        return _report(db, _Deleted(db, version)) | {"bytes": ledger_file.size(path)}
+
+
+def oldest_at(path: Path) -> float | None:
+    """Unix seconds when the oldest frame that is kept was accepted; None without any. Raises LedgerError."""
+    with _reading(path) as (db, _):
+        found: float | None = one(db, _OLDEST_AT)
+    return found
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[tuple[sqlite3.Connection, int]]:
+    """The ledger as it is at one instant, and its version. Raises LedgerError."""
     if not path.is_file():
         raise LedgerError(f"{path}: there is no ledger")
     try:
@@ -59,7 +73,7 @@ def report(path: Path) -> dict[str, Any]:
             version = one(db, "PRAGMA user_version")
             if version not in _READABLE:
                 raise LedgerError(f"{path}: not a ledger of this version (schema {version}, {schema.VERSION} expected)")
-            return _report(db, _Deleted(db, version)) | {"bytes": ledger_file.size(path)}
+            yield db, version
     except sqlite3.Error as error:
         raise LedgerError(f"{path}: {error}") from error
 
@@ -68,7 +82,7 @@ class _Deleted:
     """The table `deleted`; nothing of a ledger that has none."""
 
     def __init__(self, db: sqlite3.Connection, version: int) -> None:
-        rows = [] if version < schema.VERSION else db.execute("SELECT what, name, kind, count FROM deleted").fetchall()
+        rows = [] if version < 2 else db.execute("SELECT what, name, kind, count FROM deleted").fetchall()
         self._rows: list[tuple[str, str, str, int]] = rows
 
     def total(self, what: str) -> int:

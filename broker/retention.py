@@ -1,7 +1,8 @@
 """What the ledger keeps, and when it deletes: by age, by size, and where the disk is full. Pure: facts in, steps out.
 
 Work is cut into steps of a few milliseconds, which the join does between its turns. While messages wait there is none,
-unless the ledger is at its limit: then every turn makes room for the next.
+unless the ledger is at its limit, or the oldest is late: then each step deletes more than was written since the step
+before, so that what is kept shrinks however quickly the line writes, until nothing is late any more.
 """
 
 from __future__ import annotations
@@ -9,12 +10,24 @@ from __future__ import annotations
 import math
 from typing import Final, NamedTuple
 
+from broker.consistency import LEAST_GB, too_little
 from broker.part import FORGET_AFTER
 
 #: Seconds between two looks at a ledger in which nothing is to be deleted.
 LOOK_EVERY: Final = 0.25
 #: Seconds between two rounds through what is deleted with its frames' last: boots, parts.
 TIDY_EVERY: Final = 1.0
+#: On a line that never rests: seconds after which that is done all the same.
+TIDY_WITHIN: Final = 10.0
+#: By how much of its age, and how many seconds at most, the oldest may be late: a line that rests now and then deletes
+#: it then, at no cost to messages.
+LATE_SHARE: Final = 0.1
+LATE_MOST: Final = 60.0
+#: Rows that have to go for each that was written, where the oldest is late or the ledger is at its limit.
+GAIN: Final = 1.25
+#: Rows that one step has to delete at most, so that no turn takes too long; what is owed beyond is the next step's, at
+#: once. A turn of the join writes less on average: it takes in 2,048 items, each good for two rows at most.
+MOST_ROWS: Final = 8192
 #: Seconds that the deletions of one step may take; committing them comes on top. Beyond the limit the bytes count more.
 STEP_SECONDS: Final = 0.002
 OVER_SECONDS: Final = 0.02
@@ -25,8 +38,8 @@ REST: Final = 3.0
 #: Deletion begins so far below the limit, and becomes urgent so far below it.
 BEGINS: Final = 0.85
 URGENT: Final = 0.95
-#: The least limit in bytes: less would hold little more than the log.
-LEAST_BYTES: Final = 32 << 20
+#: The least limit in bytes.
+LEAST_BYTES: Final = round(LEAST_GB * 2**30)
 #: Share of the limit that the write-ahead log may take, and the most it may.
 LOG_SHARE: Final = 0.25
 LOG_MOST: Final = 64 << 20
@@ -47,7 +60,7 @@ class Keep(NamedTuple):
     @property
     def limit(self) -> int:
         """Bytes on the disk, the log included; 0: without limit."""
-        return max(self.bytes, LEAST_BYTES) if self.bytes else 0
+        return self.bytes
 
     @property
     def log(self) -> int:
@@ -60,13 +73,16 @@ FOR_EVER: Final = Keep()
 
 
 def keep(days: float, gb: float) -> Keep:
-    """What the line file and the command line ask for."""
+    """What the line file and the command line ask for. Raises ValueError for less GB than `LEAST_GB`."""
+    if 0 < gb < LEAST_GB:
+        raise ValueError(too_little(gb))
     return Keep(days * 86400.0, round(gb * 2**30))
 
 
 class Holding(NamedTuple):
     """What the ledger's file holds: pages of `page` bytes, `free` of them unused; `shrinks`: they can be given back.
-    `oldest`: unix seconds of the oldest publication, None without any; `spare`: there is a reserve for a full disk."""
+    `oldest`: unix seconds of the oldest publication or skip, None without any that may go; `spare`: there is a reserve
+    for a full disk; `written`: publications and skips that were committed since the ledger was opened."""
 
     pages: int
     free: int
@@ -74,6 +90,7 @@ class Holding(NamedTuple):
     shrinks: bool
     oldest: float | None
     spare: bool = True
+    written: int = 0
 
     @property
     def used(self) -> int:
@@ -82,10 +99,14 @@ class Holding(NamedTuple):
 
 
 class Delete(NamedTuple):
-    """Delete the oldest publications with all that belongs to them, those of before `before` (unix seconds)."""
+    """Delete the oldest publications with all that belongs to them, and skips of their age, those of before `before`
+    (unix seconds): for `seconds`, and `least` rows however long that takes. Parts that were closed before
+    `closed_before` and have lost their last frame go too."""
 
     before: float
     seconds: float = STEP_SECONDS
+    least: int = 0
+    closed_before: float = -math.inf
 
 
 class Shrink(NamedTuple):
@@ -112,10 +133,15 @@ class Retention:
         self._started: tuple[float, float] | None = None  # monotonic, unix
         self._next = -math.inf
         self._tidy_at = -math.inf
+        self._tidy_by = math.inf  # from then on messages wait for it
+        self._deleted = False  # by the last step
         self._most = float(keep.limit - keep.log) if keep.limit else math.inf  # bytes of the file
+        self._grace = min(LATE_SHARE * keep.seconds, LATE_MOST)
         self._ceiling: int | None = None  # bytes of the file when the disk was full
         self._ceiling_until = 0.0
         self._urgent = False
+        self._written = 0  # as of the last look
+        self._owed = 0.0  # rows
 
     def next_due(self) -> float | None:
         """The instant at which to look again; None: never."""
@@ -139,25 +165,57 @@ class Retention:
         wall = self._sober(now, wall)
         limit = self._room(now, holding.spare)
         self._urgent = limit is not None and holding.used > URGENT * limit
-        if not idle and not self._urgent:
+        pressed = self._urgent or self._is_late(wall, holding)
+        least = self._owing(holding.written, pressed)
+        deleted, self._deleted = self._deleted, False
+        if now >= self._tidy_by and (deleted or not (idle or pressed)):  # by turns with deletions
+            return self._tidy(now, wall)
+        if not idle and not pressed:
             return None
-        if holding.oldest is not None and limit is not None and holding.used > BEGINS * limit:
-            return Delete(math.inf, OVER_SECONDS if holding.used > limit else STEP_SECONDS)
-        if self._keep.seconds and holding.oldest is not None and holding.oldest < wall - self._keep.seconds:
-            return Delete(wall - self._keep.seconds)
+        if (delete := self._delete(wall, holding, limit, least)) is not None:
+            self._deleted = True
+            return delete
         if holding.shrinks and holding.free and holding.pages * holding.page > self._most:
             return Shrink(min(holding.free, STEP_PAGES))
-        if now >= self._tidy_at:
-            self._tidy_at = now + TIDY_EVERY
-            return Tidy(wall - FORGET_AFTER)
-        return None
+        return self._tidy(now, wall) if now >= self._tidy_at else None
 
     def done(self, now: float, step: Step, seconds: float, found: bool) -> None:
         """A step took `seconds`; `found`: it had something to do, so that there may be more of it."""
+        if isinstance(step, Delete):
+            self._owed = max(0.0, self._owed - step.least)
         if found:
-            self._next = now + (0.0 if self._urgent else REST * seconds)
+            self._next = now + (0.0 if self._urgent or self._owed >= 1.0 else REST * seconds)
             if isinstance(step, Tidy):
                 self._tidy_at = now
+                self._tidy_by = min(self._tidy_by, now)
+
+    def _delete(self, wall: float, holding: Holding, limit: float | None, least: int) -> Delete | None:
+        if holding.oldest is None:
+            return None
+        if limit is not None and holding.used > BEGINS * limit:
+            seconds = OVER_SECONDS if holding.used > limit else STEP_SECONDS
+            return Delete(math.inf, seconds, least, wall - FORGET_AFTER)
+        before = wall - self._keep.seconds
+        if self._keep.seconds and holding.oldest < before:
+            return Delete(before, STEP_SECONDS, least, wall - FORGET_AFTER)
+        return None
+
+    def _tidy(self, now: float, wall: float) -> Tidy:
+        self._tidy_at = now + TIDY_EVERY
+        self._tidy_by = now + TIDY_WITHIN
+        return Tidy(wall - FORGET_AFTER)
+
+    def _is_late(self, wall: float, holding: Holding) -> bool:
+        """Whether the oldest should have gone some time ago: the line has not rested since."""
+        if not self._keep.seconds or holding.oldest is None:
+            return False
+        return holding.oldest < wall - self._keep.seconds - self._grace
+
+    def _owing(self, written: int, pressed: bool) -> int:
+        """Rows that the next step has to delete: more than came in since the last one."""
+        grown, self._written = max(0, written - self._written), written
+        self._owed = self._owed + GAIN * grown if pressed else 0.0
+        return min(math.ceil(self._owed), MOST_ROWS)
 
     def _room(self, now: float, spare: bool) -> float | None:
         """Bytes that pages in use may take; None: no limit. A disk that was full is not tried without a reserve."""
@@ -171,5 +229,6 @@ class Retention:
         both: that would delete what is to be kept."""
         if self._started is None:
             self._started = now, wall
+            self._tidy_by = now + TIDY_WITHIN
         began, first = self._started
         return min(wall, first + (now - began))

@@ -61,6 +61,7 @@ class Session:
         "max_batch",
         "model",
         "opened_at",
+        "random",
         "ready",
         "sha256",
         "socket",
@@ -71,6 +72,7 @@ class Session:
         self.id = message.session
         self.model = message.model
         self.sha256 = message.sha256
+        self.random = message.random
         self.worker = worker
         self.grant = message.grant
         self.depth = message.depth

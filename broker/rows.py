@@ -76,6 +76,14 @@ class LateRow(NamedTuple):
     body: bytes
 
 
+class SkipRow(NamedTuple):
+    """A trigger that a camera missed, by the row id that its frame would have. `noted_at`: unix seconds."""
+
+    frame: int
+    reason: str
+    noted_at: float
+
+
 class TopicRow(NamedTuple):
     """A topic and the seq of its newest publication."""
 
@@ -110,8 +118,7 @@ class Rows:
     late_results: list[LateRow] = field(default_factory=list)
     #: (frame, model, count); the higher count holds.
     suspects: list[tuple[int, str, int]] = field(default_factory=list)
-    #: (frame, reason)
-    skips: list[tuple[int, str]] = field(default_factory=list)
+    skips: list[SkipRow] = field(default_factory=list)
     #: (outcome, verdict, frame) of frames that were open before this turn.
     closed_frames: list[tuple[Completeness, Verdict, int]] = field(default_factory=list)
     #: (closed_at, outcome, verdict, part)

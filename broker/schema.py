@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 #: Layout of the tables; a ledger with another number belongs to another version of this software.
-VERSION: Final = 2
+VERSION: Final = 3
 
 #: What keeps account of the deleted. `deleted`: how many rows of which kind there were, so that totals still reconcile.
 #: `gone`: runs of seqs of a boot whose frames were deleted: none of them is ever accepted again.
@@ -16,6 +16,8 @@ CREATE TABLE gone (boot INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER N
     PRIMARY KEY (boot, first)) STRICT, WITHOUT ROWID;
 CREATE INDEX boots_ended ON boots (boot) WHERE state = 'ended';
 """
+#: A skip has an age of its own: its camera may send no frame for long.
+_SKIPS_NOTED: Final = "CREATE INDEX skips_noted ON skips (noted_at);\n"
 
 #: A script that makes a new ledger; `{ledger_id}` stands for its random id.
 #: A frame's row id holds its key: the boot's number above `rows.SEQ_BITS`, `seq` below. A frame is open while it has no
@@ -44,18 +46,23 @@ CREATE TABLE late_results (frame INTEGER NOT NULL REFERENCES frames, model TEXT 
     PRIMARY KEY (frame, model, tries)) STRICT, WITHOUT ROWID;
 CREATE TABLE suspects (frame INTEGER NOT NULL REFERENCES frames, model TEXT NOT NULL, count INTEGER NOT NULL,
     PRIMARY KEY (frame, model)) STRICT, WITHOUT ROWID;
-CREATE TABLE skips (frame INTEGER PRIMARY KEY, reason TEXT NOT NULL) STRICT;
+CREATE TABLE skips (frame INTEGER PRIMARY KEY, reason TEXT NOT NULL, noted_at REAL NOT NULL) STRICT;
 CREATE TABLE topics (topic INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, last_seq INTEGER NOT NULL) STRICT;
 CREATE TABLE published (seq INTEGER PRIMARY KEY AUTOINCREMENT, previous INTEGER,
     topic INTEGER NOT NULL REFERENCES topics, frame INTEGER REFERENCES frames, head BLOB NOT NULL) STRICT;
-{_DELETED}INSERT INTO meta VALUES ('ledger_id', '{{ledger_id}}');
+{_DELETED}{_SKIPS_NOTED}INSERT INTO meta VALUES ('ledger_id', '{{ledger_id}}');
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
 
+#: Skips of before count from the day on which the ledger is taken over.
+_AGE: Final = f"""
+ALTER TABLE skips ADD COLUMN noted_at REAL NOT NULL DEFAULT 0.0;
+UPDATE skips SET noted_at = CAST(strftime('%s', 'now') AS REAL);
+{_SKIPS_NOTED}PRAGMA user_version = {VERSION};"""
 #: Version of an earlier ledger -> the script that brings it here. A file from before version 2 gives no page back
 #: to the disk: it keeps its size, and what is deleted makes room inside it.
-MIGRATIONS: Final = {1: f"BEGIN IMMEDIATE;{_DELETED}PRAGMA user_version = {VERSION};COMMIT;"}
+MIGRATIONS: Final = {1: f"BEGIN IMMEDIATE;{_DELETED}{_AGE}COMMIT;", 2: f"BEGIN IMMEDIATE;{_AGE}COMMIT;"}
 
 #: Field of `rows.Rows` -> the statement that writes it, in the order of writing. What must be new is inserted without
 #: an excuse: a row that is there already means that the join's memory is wrong, and nothing of the turn is written.
@@ -69,7 +76,7 @@ WRITES: Final = {
     "results": "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)",
     "suspects": "INSERT INTO suspects VALUES (?, ?, ?)"
     " ON CONFLICT (frame, model) DO UPDATE SET count = max(count, excluded.count)",
-    "skips": "INSERT INTO skips VALUES (?, ?) ON CONFLICT DO NOTHING",
+    "skips": "INSERT INTO skips VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
     "closed_frames": "UPDATE frames SET outcome = ?, verdict = ? WHERE frame = ?",
     "closed_parts": "UPDATE parts SET closed_at = ?, outcome = ?, verdict = ? WHERE part = ?",
     "topics": "INSERT INTO topics VALUES (?, ?, ?) ON CONFLICT (topic) DO UPDATE SET last_seq = excluded.last_seq",

@@ -21,12 +21,14 @@ DOORS: Final[Mapping[str, frozenset[Role]]] = {
     "copies": frozenset({"recorder"}),
     "control": frozenset({"operator"}),
     "live": frozenset({"consumer", "recorder"}),
-    "catchup": frozenset({"consumer"}),
+    "catchup": frozenset({"consumer", "recorder"}),
     "pictures": frozenset({"consumer"}),
 }
 #: Doors at which a peer only receives: its messages cannot be refused, so its connection must end with its key.
 DEAF: Final = frozenset({"live", "copies"})
 _SESSION: Final = "session "
+#: Characters of a public key by which the log calls one that is not listed: enough to find it (`gongwei keys show`).
+_BEGINS: Final = 12
 
 
 def session_door(public: str) -> str:
@@ -34,16 +36,32 @@ def session_door(public: str) -> str:
     return _SESSION + public
 
 
+def plain(door: str) -> str:
+    """A door as the log names it: those of all sessions alike."""
+    return _SESSION.strip() if door.startswith(_SESSION) else door
+
+
 class Guard:
     """The keys that are let in. `renew` replaces them all at once; any thread may ask."""
 
     def __init__(self, keys: Mapping[str, KeyEntry]) -> None:
         self._by_key = _by_key(keys)
+        self._names = _names(keys)
+        self._former: dict[str, str] = {}
 
     def renew(self, keys: Mapping[str, KeyEntry]) -> set[Role]:
         """From now on these keys. Returns the roles of those that may do less than before."""
         before, self._by_key = self._by_key, _by_key(keys)
+        self._former, self._names = self._names, _names(keys)
         return {entry.role for public, entry in before.items() if self._by_key.get(public) != entry}
+
+    def named(self, public: str) -> str:
+        """What the log calls this key: its name in the line file, or how it begins where no name is known."""
+        if public in self._names:
+            return self._names[public]
+        if public in self._former:
+            return f"{self._former[public]} (no longer listed)"
+        return f"not listed: {public[:_BEGINS]}..."
 
     def denial(self, door: str, public: str) -> Denial | None:
         """Why this key may not come through this door; None: it may."""
@@ -62,6 +80,10 @@ class Guard:
 
 def _by_key(keys: Mapping[str, KeyEntry]) -> dict[str, KeyEntry]:
     return {entry.public: entry for entry in keys.values()}
+
+
+def _names(keys: Mapping[str, KeyEntry]) -> dict[str, str]:
+    return {entry.public: name for name, entry in keys.items()}
 
 
 def exposed(endpoints: Mapping[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ import zmq
 from broker import desk, gauges, log, wire
 from broker import line as line_file
 from broker.bucket import Bucket
+from broker.changes import changes
 from broker.courier import Courier
 from broker.doors import Doors
 from broker.gate import Gate
@@ -203,7 +204,7 @@ class BrokerServer:
 
     def _from_camera(self, identity: bytes, message: Any, segments: list[zmq.Frame], public: str) -> None:
         now = time.monotonic()
-        if self.gate is not None and not self._is_own_name(self.gate, identity, message, public):
+        if self.gate is not None and not self._is_own_name(self.gate, identity, message, segments[0], public):
             return
         if type(message) is not wire.Frame:
             self.router.from_camera(now, identity, message)
@@ -212,13 +213,13 @@ class BrokerServer:
         head = payload if isinstance(payload, bytes) else payload.buffer
         self.router.frame(now, identity, message, payload, head, size)
 
-    def _is_own_name(self, gate: Gate, identity: bytes, message: Any, public: str) -> bool:
+    def _is_own_name(self, gate: Gate, identity: bytes, message: Any, segment: zmq.Frame, public: str) -> bool:
         """Whether the sender's key may speak as the camera that the message names; if not, it is told."""
         key = getattr(message, "key", None)
         camera = key.camera if key is not None else getattr(message, "camera", None)
         if camera is None:
             return True
-        if gate.may_be(public, camera):
+        if gate.may_be(segment, public, camera):
             return True
         self.router.admission.refuse(identity, "forbidden", f"camera {camera[:64]!r}", key)
         return False
@@ -311,7 +312,7 @@ class BrokerServer:
             line = line_file.parse(text)
         except LineError as error:
             return [], list(error.problems)
-        allowed, refused = line_file.changes(self.line, line)
+        allowed, refused = changes(self.line, line)
         if refused:
             return [], refused
         wanted = {**self._still_wanted(line), **versions}

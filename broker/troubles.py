@@ -47,6 +47,11 @@ def present(router: Router) -> Iterator[Trouble]:
     for model in needed:
         if not router.dispatcher.backlog(model).sessions:
             yield Trouble("no worker serves this model: its frames expire (workers start --model)", (("model", model),))
+    for model in needed:
+        if any(session.random for session in router.dispatcher.backlog(model).sessions.values()):
+            yield Trouble(
+                "the weights of this model are random: no verdict that rests on it is ok", (("model", model),)
+            )
     told = {name: backlog.classes for name, backlog in router.dispatcher.backlogs.items() if backlog.classes}
     yield from idle_rules(router.line, told)
 

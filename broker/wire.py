@@ -34,9 +34,6 @@ CLASS_NAME_LIMIT: Final = 64
 LABEL_LIMIT: Final = 64
 #: From this many bytes on a payload is handed to ZeroMQ without a copy; below it a copy is faster (measured).
 COPY_THRESHOLD: Final = 1 << 16
-#: Milliseconds after which a connection that broke is tried again, at first and at most: a new broker is found at once.
-RECONNECT_IVL: Final = 30
-RECONNECT_IVL_MAX: Final = 150
 
 Policy = Literal["inspect", "monitor"]
 Encoding = Literal["jpeg", "png", "bgr8", "mono8", "bayer_rg8"]
@@ -214,7 +211,7 @@ class Reject(Message, frozen=True, kw_only=True):
 class Ready(Message, frozen=True, kw_only=True):
     """A model thread registers, warmed up. `session` is random; `depth` is how many undone jobs may be under way at
     once when it crashes (max_batch plus those decoded ahead): that many are suspects. `exec_timeout` in seconds.
-    `classes`: names of the classes that the model can answer, empty where unknown."""
+    `classes`: names of the classes that the model can answer, empty where unknown; `random`: nobody trained it."""
 
     TYPE = b"\x21"
     LIMIT = BATCH_LIMIT
@@ -228,6 +225,7 @@ class Ready(Message, frozen=True, kw_only=True):
     depth: Natural = 1
     protocol: int = PROTOCOL
     classes: ClassNames = field(default_factory=list)
+    random: bool = False
 
 
 class SessionBeat(Struct, frozen=True, kw_only=True, gc=False):
@@ -587,7 +585,8 @@ class Reloaded(Message, frozen=True, kw_only=True):
 
 class SessionState(Struct, frozen=True, kw_only=True, gc=False):
     """How a session does: `open`, it takes jobs; `draining`, it finishes what is `in_flight` and is then let go.
-    `dispatched`: jobs that it was given since it registered; `grant`: the highest number that it takes."""
+    `dispatched`: jobs that it was given since it registered; `grant`: the highest number that it takes; `random`: its
+    model's weights are."""
 
     worker: str
     session: str
@@ -598,6 +597,7 @@ class SessionState(Struct, frozen=True, kw_only=True, gc=False):
     grant: Highest
     open: bool
     draining: bool
+    random: bool = False
 
 
 class List(Message, frozen=True, kw_only=True):

@@ -15,35 +15,24 @@ from broker.ending import when_asked_to_end
 from broker.keyring import BrokerKey, JoinKey, KeyOption, Keyring
 from broker.line import Endpoints
 from clients import publish
-from clients.camera import ENDPOINT
 from clients.feed import Feed
+from clients.options import (
+    BrokerOption,
+    DeadlineOption,
+    FramesOption,
+    JsonLog,
+    LevelOption,
+    LineOption,
+    LoopOption,
+    PolicyOption,
+    RateOption,
+    RecorderKey,
+    ReportOption,
+    RunOption,
+)
 from clients.sources import SPECS
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
-
-LineOption = Annotated[Path | None, typer.Option("--line", metavar="LINE.toml", help="The line file.")]
-BrokerOption = Annotated[str, typer.Option(metavar="ENDPOINT", help=f"The broker's frontend; default {ENDPOINT}.")]
-RateOption = Annotated[
-    float | None, typer.Option(min=0.0, help="Pictures/s; 0, the default: as fast as credit allows.")
-]
-PolicyOption = Annotated[str, typer.Option(help="inspect (nothing is lost) or monitor (the newest counts).")]
-DeadlineOption = Annotated[
-    float | None, typer.Option(help="Seconds from capture in which the answer is due; default 5.")
-]
-FramesOption = Annotated[int, typer.Option(min=0, help="Pictures to take; 0: all.")]
-LoopOption = Annotated[bool, typer.Option("--loop", help="Start files over at their end.")]
-RunOption = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="Number the parts NAME-000000 and on; cameras of a station share their run."),
-]
-ReportOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Write counts and latencies as JSON at the end.")
-]
-RecorderKey = Annotated[
-    str, typer.Option("--recorder-key", metavar="KEY", help="The recorder's public key, or its file; for --save.")
-]
-JsonLog = Annotated[bool, typer.Option("--json-log", help="Log JSON lines.")]
-LevelOption = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
 
 
 @app.command()
@@ -73,8 +62,8 @@ def camera(
     credit is skipped, counted and reported. At Ctrl-C no more pictures are
     taken, and what is under way settles first; a second one does not wait.
 
-    Exit code 1 if not every frame was settled, 2 for what cannot be
-    understood.
+    Exit code 1 if not every frame was settled or no broker ever answered,
+    2 for what cannot be understood.
 
     Examples:
 
@@ -187,8 +176,11 @@ def watch(
     FOLDER/<verdict>/<camera>-<boot>-<seq>.jpg; a picture that the recorder
     does not have is counted and said at the end.
 
-    Exit code 1 if the time was out before all that was asked for had come,
-    or if no recorder answered for any picture that --save was to write.
+    A join that does not answer is said on standard error, after 2 s.
+
+    Exit code 1 if no join ever answered, if the time was out before all that
+    was asked for had come, or if no recorder answered for any picture that
+    --save was to write.
 
     Examples:
 
@@ -234,8 +226,10 @@ def watch(
     view = JsonLines(sys.stdout.buffer) if json else Board(console) if console.is_terminal else Lines(sys.stdout)
     watching = Watch(results, view, saver, frames=frames, timeout=timeout, bookmark=mark)
     when_asked_to_end(watching.stop)
-    with results, recorder, view:
+    with publish.usage_errors(), results, recorder, view:
         complete = watching.run()
+    if not complete:
+        typer.echo(watching.shortfall(), err=True)
     if saver is not None:
         typer.echo(saver.summary(), err=True)
     raise typer.Exit(0 if complete and not (saver is not None and saver.unanswered) else 1)

@@ -114,7 +114,7 @@ def cells(result: Result, body: Mapping[str, Any]) -> tuple[str, str, str, str, 
     if isinstance(result, Joined):
         name = f"{result.key.camera}/{result.key.seq}"
         what = [f"part {result.part}"] if result.part else []
-        what += [*_missing(body), *_found(body)]
+        what += [*_missing(body), *_random(body), *_found(body)]
         return moment, name, result.verdict.upper(), f"{result.seconds * 1e3:.1f}", ", ".join(what) or "nothing found"
     what = [f"{len(result.frames)} frames", *_missing(body)]
     return moment, f"{result.station} part {result.part}", result.verdict.upper(), "", ", ".join(what)
@@ -124,6 +124,13 @@ def _missing(body: Mapping[str, Any]) -> Iterator[str]:
     for one in body["missing"]:
         who = one.get("model") or one.get("camera")
         yield f"no {who} ({one['status']}: {one['reason']})" if "status" in one else f"no {who} ({one['reason']})"
+
+
+def _random(body: Mapping[str, Any]) -> Iterator[str]:
+    """The models whose answers are no answers."""
+    for model, answer in body["results"].items():
+        if answer.get("random"):
+            yield f"{model}: random weights"
 
 
 def _found(body: Mapping[str, Any]) -> Iterator[str]:

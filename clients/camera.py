@@ -12,7 +12,6 @@ import re
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
@@ -26,10 +25,10 @@ from broker.wire import Encoding, Key, Policy
 from clients.dealer import Context
 from clients.encoding import JPEG_QUALITY, Encoded, encode_image
 from clients.errors import CameraError, CameraTimeout, FrameTooLarge
-from clients.held import Ended
 from clients.holder import Holder
 from clients.latest import LatestHolder
 from clients.link import Link
+from clients.news import News, OnAccepted, OnSettled
 from clients.refusal import explain, stands
 from clients.stats import Stats, snapshot
 
@@ -38,8 +37,6 @@ logger = log.get(__name__)
 ENDPOINT: Final = "tcp://127.0.0.1:7001"
 #: Unsettled frames that are held at most, whatever credit the broker gives.
 WINDOW: Final = 256
-#: Settled frames whose latency is kept for the quantiles of `Stats`.
-LATENCIES: Final = 4096
 #: Longest deadline that brokers believe, in seconds.
 LONGEST_DEADLINE: Final = 86400.0
 
@@ -73,9 +70,9 @@ class Camera:
         context: Context | None = None,
         window: int | None = None,
         quality: int = JPEG_QUALITY,
-        on_settled: Callable[[Key, str, float], None] | None = None,
+        on_settled: OnSettled | None = None,
         patience: float = silence.LIMIT,
-        on_accepted: Callable[[Key], None] | None = None,
+        on_accepted: OnAccepted | None = None,
         credentials: Credentials | None = None,
     ) -> None:
         if not _NAME.fullmatch(name):
@@ -91,12 +88,10 @@ class Camera:
         self.patience = patience
         self._credentials = credentials
         self._context = context
-        self._on_settled = on_settled
-        self._on_accepted = on_accepted
         kind = LatestHolder if policy == "monitor" else Holder
         self._holder = kind(name, self.boot, deadline=deadline, window=window or WINDOW)
         self._changed = threading.Condition()
-        self._latencies: deque[float] = deque(maxlen=LATENCIES)
+        self._news = News(name, self._holder, self._changed, on_accepted, on_settled)
         self._link: Link | None = None
         self._own_context: Context | None = None
         self._closed = False
@@ -115,9 +110,9 @@ class Camera:
             context,
             self._holder,
             self._changed,
-            self._ended,
+            self._news.ended,
             self.patience,
-            self._accepted,
+            self._news.accepted,
             self._credentials,
         )
         try:
@@ -132,8 +127,16 @@ class Camera:
         if self._link is None:
             return
         if not self.flush(self.deadline + 1.0 if timeout is None else timeout):
-            logger.warning("closed with unsettled frames", camera=self.name, unsettled=len(self._holder.held))
+            self._warn_of_the_rest(self.stats)
         self._shut()
+
+    def _warn_of_the_rest(self, stats: Stats) -> None:
+        """Whatever is left when a camera closes is said, and as what it is."""
+        if stats.unsettled:
+            logger.warning("closed with unsettled frames", camera=self.name, unsettled=stats.unsettled)
+        if stats.untold:
+            why = "closed with skips that the broker was not told of"
+            logger.warning(why, camera=self.name, endpoint=self.endpoint, untold=stats.untold)
 
     def _shut(self) -> None:
         with self._changed:  # from here on no other thread gets at the link
@@ -217,15 +220,21 @@ class Camera:
             return self._holder.idle()
 
     @property
+    def reached(self) -> bool:
+        """Whether a broker has welcomed this camera since it was opened."""
+        with self._changed:
+            return bool(self._holder.epoch)
+
+    @property
     def stats(self) -> Stats:
         """A consistent snapshot."""
         with self._changed:
-            return snapshot(self._holder, self._latencies, self._link is not None)
+            return snapshot(self._holder, self._news.latencies, self._link is not None)
 
     def latencies(self) -> list[float]:
         """Seconds from capture to settled of the last frames, oldest first."""
         with self._changed:
-            return list(self._latencies)
+            return list(self._news.latencies)
 
     # --- with the lock held ------------------------------------------------------------------------------------------
 
@@ -302,32 +311,3 @@ class Camera:
         if part is not None and not 1 <= len(part) <= 256:
             raise CameraError(f"a part's name of {len(part)} characters: 1 to 256 are allowed")
         return encode_image(image, encoding, self.quality)
-
-    def _accepted(self, keys: list[Key]) -> None:
-        """In the link's thread: tell the user."""
-        if self._on_accepted is not None:
-            for key in keys:
-                self._call("on_accepted", self._on_accepted, key)
-
-    def _ended(self, ended: list[Ended]) -> None:
-        """In the link's thread: note the latencies, tell the user."""
-        with self._changed:
-            self._latencies.extend(end.seconds for end in ended if end.outcome in ("complete", "incomplete"))
-        for end in ended:
-            if end.outcome == "rejected":
-                self._log_rejected(end)
-            if self._on_settled is not None:
-                outcome = f"{end.outcome}: {end.reason}" if end.reason else end.outcome
-                self._call("on_settled", self._on_settled, end.key, outcome, end.seconds)
-
-    def _log_rejected(self, end: Ended) -> None:
-        """Log the first rejects for a reason, then ever fewer of them: they come at the rate of the camera."""
-        count = self._holder.rejected[end.reason]
-        if count & (count - 1) == 0:
-            logger.warning("frame rejected", key=str(end.key), reason=end.reason, so_far=count)
-
-    def _call(self, name: str, callback: Callable[..., None], key: Key, *news: Any) -> None:
-        try:
-            callback(key, *news)
-        except Exception:  # the user's code: its fault must not end the thread that everything else needs
-            logger.exception(f"{name} has failed", camera=self.name, key=str(key))

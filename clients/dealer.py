@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, Final
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from broker import curve
 from broker.curve import Credentials
-from broker.wire import COPY_THRESHOLD, RECONNECT_IVL, RECONNECT_IVL_MAX, encode
+from broker.redial import keep_trying
+from broker.socket_monitor import SocketMonitor
+from broker.wire import COPY_THRESHOLD, encode
 from clients.held import Outgoing
 
 #: Messages taken in one turn at most.
@@ -30,7 +30,7 @@ class Dealer:
     """Connects to `endpoint`, again and again. `frames`: how many frames may wait in the socket at most."""
 
     _socket: zmq.Socket[bytes]
-    _monitor: zmq.Socket[bytes] | None
+    _monitor: SocketMonitor
 
     def __init__(self, endpoint: str, context: Context, frames: int, credentials: Credentials | None = None) -> None:
         self._credentials = credentials
@@ -49,28 +49,26 @@ class Dealer:
 
     def _open(self) -> None:
         self._socket = self._context.socket(zmq.DEALER)
-        self._monitor = None
+        # inproc has no connection events and never reconnects: see `revive`.
+        self._monitor = SocketMonitor(self._socket, self.endpoint, _EVENTS)
         try:
             self._configure(self._socket)
             curve.call(self._socket, self.endpoint, self._credentials)
-            # inproc has no connection events and never reconnects: see `revive`.
-            if not self.endpoint.startswith("inproc:"):
-                self._monitor = self._socket.get_monitor_socket(_EVENTS)
+            self._monitor.open()
             self._socket.connect(self.endpoint)
         except zmq.ZMQError:
             self.close(0.0)
             raise
         self._poller.register(self._socket, zmq.POLLIN)
-        if self._monitor is not None:
-            self._poller.register(self._monitor, zmq.POLLIN)
+        if self._monitor.pair is not None:
+            self._poller.register(self._monitor.pair, zmq.POLLIN)
         self.blocked = False
-        self._connected = self._monitor is None
+        self._connected = self._monitor.pair is None
 
     def _configure(self, socket: zmq.Socket[bytes]) -> None:
         socket.linger = 0
         socket.sndhwm = self._frames + SPARE
-        socket.reconnect_ivl = RECONNECT_IVL
-        socket.reconnect_ivl_max = RECONNECT_IVL_MAX
+        keep_trying(socket)
         socket.handshake_ivl = 2000
         socket.heartbeat_ivl = 1000
         socket.heartbeat_timeout = 3000
@@ -124,28 +122,18 @@ class Dealer:
     def disconnected(self) -> bool:
         """Whether the connection broke since the last call. Then a new socket has taken the place of the old one, with
         which all that still waited there is gone."""
-        for event in self._events():
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+        for event in self._monitor.events():
+            if event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._connected, self.blocked = True, False
             elif self._connected:
                 self._renew()
                 return True
         return False
 
-    def _events(self) -> Iterator[int]:
-        monitor = self._monitor
-        if monitor is None:
-            return
-        for _ in range(BURST):
-            try:
-                yield parse_monitor_message(monitor.recv_multipart(zmq.NOBLOCK))["event"]
-            except zmq.Again:
-                return
-
     def revive(self) -> bool:
         """Take a new socket after a send that failed half way, or failed over inproc, whose broken connections stay
         broken. True: done."""
-        if not self._torn and not (self.blocked and self._monitor is None):
+        if not self._torn and not (self.blocked and self._monitor.pair is None):
             return False
         self._renew()
         return True
@@ -153,14 +141,11 @@ class Dealer:
     def _renew(self) -> None:
         self._torn = False
         self._poller.unregister(self._socket)
-        if self._monitor is not None:
-            self._poller.unregister(self._monitor)
+        if self._monitor.pair is not None:
+            self._poller.unregister(self._monitor.pair)
         self.close(0.0)
         self._open()
 
     def close(self, linger: float = LINGER) -> None:
-        if self._monitor is not None:
-            with suppress(zmq.ContextTerminated):  # then closing is all that is left to do
-                self._socket.disable_monitor()
-            self._monitor.close(0)
+        self._monitor.close()
         self._socket.close(round(linger * 1000))

@@ -5,6 +5,8 @@ ClientError
 │   ├── CameraTimeout    no credit in the time given (also a TimeoutError)
 │   └── FrameTooLarge    more bytes than the broker takes
 ├── BookmarkError    a file that is to hold a position of the stream, and does not
+├── EndpointError    an address that is none
+├── HistoryGone      results that the join no longer has (in clients.past)
 ├── ImageError       an image or bytes that cannot be sent as they are
 └── SourceError      a source of pictures that cannot be opened
 """
@@ -26,6 +28,10 @@ class CameraTimeout(CameraError, TimeoutError):
 
 class FrameTooLarge(CameraError):
     """A frame has more bytes than the broker takes; it was skipped, and said so."""
+
+
+class EndpointError(ClientError):
+    """An address that cannot be called on."""
 
 
 class ImageError(ClientError):

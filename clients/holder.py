@@ -16,13 +16,12 @@ from broker.wire import PROTOCOL, Accepted, Bye, Hello, Key, Message, Policy, Re
 from clients.encoding import Encoded
 from clients.held import Ended, Held, Outgoing
 from clients.refusal import REFUSALS, Refusal
+from clients.skips import SKIPS_HELD, Skips
 
 #: A camera that has said nothing for so many seconds says HELLO.
 BEAT: Final = 0.3
 #: A camera that holds frames and has heard nothing about them for so many seconds asks with HELLO.
 STALL: Final = 1.0
-#: Skips that are remembered until a later frame is settled.
-SKIPS_HELD: Final = 1024
 
 
 class Holder:
@@ -47,9 +46,7 @@ class Holder:
         self.open = False  # this connection was welcomed
         self.refusal: Refusal | None = None
         self.held: dict[int, Held] = {}
-        self.skips: dict[int, Skip] = {}
-        self._seen: int | None = None  # highest seq that the broker has said to know; None: it does not say
-        self._skips_sent: deque[int] = deque(maxlen=SKIPS_HELD)  # after that
+        self.skips = Skips()
         self.count: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
@@ -71,6 +68,10 @@ class Holder:
     def idle(self) -> bool:
         """Nothing is held and nothing waits to be sent."""
         return not self.held and not self._queue
+
+    def untold(self) -> int:
+        """Skips that the broker has not been told of yet."""
+        return sum(1 for seq in self._queue if seq in self.skips)
 
     def take(self, encoded: Encoded, part: str | None, captured_at: float) -> Key:
         """Hold a new frame; only when there is `room`."""
@@ -127,7 +128,7 @@ class Holder:
             self._quiet_since = now
             return
         if isinstance(outgoing.message, Skip):
-            self._skip_sent(outgoing.message.key.seq)
+            self.credit += self.skips.sent(outgoing.message.key.seq)
         held = self.held.get(self._queue.popleft())
         if held is not None:
             if self._probe_at > -math.inf:
@@ -184,10 +185,7 @@ class Holder:
                 self._queue.appendleft(wanted - 1)
 
     def _remember(self, seq: int, reason: str) -> None:
-        self.skips[seq] = Skip(key=self.key(seq), reason=reason)
-        if len(self.skips) > SKIPS_HELD:
-            del self.skips[next(iter(self.skips))]
-            self.count["skips_forgotten"] += 1
+        self.count["skips_forgotten"] += self.skips.remember(self.key(seq), reason)
 
     # --- the broker's words ------------------------------------------------------------------------------------------
 
@@ -195,8 +193,8 @@ class Holder:
         new = message.epoch != self.epoch
         fresh = new or not self.open
         if new:
-            self._seen, self.credit = None, -1
-            self._skips_sent.clear()
+            self.credit = -1
+            self.skips.new_broker()
         self._allow(message)
         self.epoch = message.epoch
         self.max_frame = message.max_frame
@@ -234,7 +232,7 @@ class Holder:
                     self.count["unknown"] += 1
                 else:
                     ended.append(self._end(held, outcome, "", now))
-                    self._forget_skips(seq)
+                    self.skips.forget_before(seq)
         return ended
 
     def _reject(self, message: Reject, now: float) -> list[Ended]:
@@ -276,16 +274,8 @@ class Holder:
     def _allow(self, message: Welcome | Accepted | Settled) -> None:
         """Take the credit; each skip that the broker had not seen when it said so used up a seq, and no room."""
         if message.seen is not None:
-            self._seen = message.seen if self._seen is None else max(self._seen, message.seen)
-            while self._skips_sent and self._skips_sent[0] <= self._seen:
-                self._skips_sent.popleft()
-        # Words come in their order, so that an older `seen` is never beside a newer credit.
-        self.credit = max(self.credit, message.credit + len(self._skips_sent))
-
-    def _skip_sent(self, seq: int) -> None:
-        if self._seen is not None and seq > (self._skips_sent[-1] if self._skips_sent else self._seen):
-            self._skips_sent.append(seq)
-            self.credit += 1
+            self.skips.seen(message.seen)
+        self.credit = max(self.credit, message.credit + self.skips.surplus)
 
     def _end(self, held: Held, outcome: str, reason: str, now: float) -> Ended:
         del self.held[held.seq]
@@ -297,11 +287,6 @@ class Holder:
         else:
             self.count[outcome] += 1
         return Ended(self.key(held.seq), outcome, reason, now - held.captured_at)
-
-    def _forget_skips(self, settled: int) -> None:
-        """A later frame is settled, and it went the same way: the broker has these."""
-        while self.skips and (first := next(iter(self.skips))) < settled:
-            del self.skips[first]
 
     # --- what depends on the policy ----------------------------------------------------------------------------------
 

@@ -8,11 +8,10 @@ from typing import Any, Final, NamedTuple, Self
 
 import zmq
 
-from broker import curve, wire
+from broker import wire
 from broker.curve import Credentials
 from broker.wire import Ask, Encoding, Key, Picture, WireError
-
-Context = zmq.Context[zmq.Socket[bytes]]
+from clients.connected import Context, connected
 
 #: Seconds after which a question that was not answered is asked again.
 ASK_EVERY: Final = 1.0
@@ -47,7 +46,7 @@ class Pictures:
 
     def get(self, key: Key, timeout: float = 1.0) -> Shown | None:
         """The picture of a frame; None: it was never kept, or is gone. Raises TimeoutError when no recorder answers
-        within `timeout` seconds."""
+        within `timeout` seconds, EndpointError where its address is none."""
         give_up_at = time.monotonic() + timeout
         ask_at = 0.0
         socket = self._connected()
@@ -78,12 +77,7 @@ class Pictures:
             if self._given is None:
                 self._context = zmq.Context()
             context: Any = self._given or self._context
-            self._socket = context.socket(zmq.DEALER)
-            self._socket.linger = 0
-            self._socket.reconnect_ivl = wire.RECONNECT_IVL
-            self._socket.reconnect_ivl_max = wire.RECONNECT_IVL_MAX
-            curve.call(self._socket, self._endpoint, self._credentials)
-            self._socket.connect(self._endpoint)
+            self._socket = connected(context, zmq.DEALER, self._endpoint, self._credentials)
         return self._socket
 
     def _ask(self, socket: zmq.Socket[bytes], key: Key) -> None:

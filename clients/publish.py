@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 import typer
@@ -18,10 +19,16 @@ from broker.line import CameraEntry, Endpoints, Line, LineError
 from broker.wire import Policy
 from clients.bookmark import BookmarkError
 from clients.camera import Camera
-from clients.errors import CameraError, SourceError
+from clients.errors import CameraError, EndpointError, SourceError
 from clients.feed import Feed
 from clients.progress import Progress, describe
 from clients.sources import SPECS
+from clients.stats import Stats
+
+_CHECK_BROKER: Final = (
+    "Check that the broker runs (broker start, gongwei up), that this is its frontend (--broker, or endpoints.frontend "
+    "in the line file), that no firewall is between, and, where keys are asked for, that it lists this camera's (--key)"
+)
 
 
 @contextlib.contextmanager
@@ -29,7 +36,7 @@ def usage_errors() -> Iterator[None]:
     """What cannot be understood ends the process with the reason and exit code 2."""
     try:
         yield
-    except (LineError, SourceError, CameraError, BookmarkError, KeysError) as error:
+    except (LineError, SourceError, CameraError, BookmarkError, EndpointError, KeysError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
 
@@ -98,11 +105,39 @@ def run(feed: Feed, report: Path | None) -> int:
     finally:
         feed.camera.close(timeout=0.0)
     outcome = feed.report()
-    if report is not None:
+    failures = [failure or nothing_published(feed), _write(report, outcome) if report is not None else ""]
+    for text in filter(None, failures):
+        typer.echo(text, err=True)
+    return 1 if any(failures) or outcome["unsettled"] or outcome["untold"] or outcome["rejected"] else 0
+
+
+def nothing_published(feed: Feed) -> str:
+    """Why a feed that is over has published nothing at all, and what to check; "" if it has published something."""
+    at, seconds = feed.camera.endpoint, time.monotonic() - feed.started_at
+    if not feed.camera.reached:
+        return f"no broker answered at {at} in {seconds:.1f} s: {_never_sent(feed.camera.stats)}. {_CHECK_BROKER}"
+    if feed.taken:
+        return ""
+    if feed.source.live:
+        return f"no picture came from the source in {seconds:.1f} s: check that it is on and its address right"
+    return f"the broker at {at} gave no credit in {seconds:.1f} s, so no picture was taken: its log says what it lacks"
+
+
+def _never_sent(stats: Stats) -> str:
+    """Of a camera that no broker has welcomed."""
+    count = stats.unsettled + stats.superseded + sum(stats.skipped.values())
+    if not count:
+        return "no frame was taken, for files wait for credit"
+    return f"{count} frame{'s were' if count > 1 else ' was'} never sent"
+
+
+def _write(report: Path, outcome: dict[str, Any]) -> str:
+    """Write the report; why it could not be, or ""."""
+    try:
         report.write_bytes(msgspec.json.format(msgspec.json.encode(outcome), indent=2) + b"\n")
-    if failure:
-        typer.echo(failure, err=True)
-    return 1 if failure or outcome["unsettled"] or outcome["rejected"] else 0
+    except OSError as error:
+        return f"--report {report}: cannot be written: {error.strerror or error}"
+    return ""
 
 
 def _progress(feed: Feed) -> str:

@@ -5,55 +5,27 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import msgspec
 import zmq
 
-from broker import curve, wire
+from broker import wire
 from broker.curve import Credentials
-from broker.wire import End, Entry, Gone, Page, Published, Since, WireError
+from broker.wire import Published, WireError
+from clients.connected import AS_USUAL, Context, connected, milliseconds
 from clients.cursor import Cursor, Position, Step
-from clients.errors import ClientError
 from clients.joined import Joined, JoinedPart, MalformedResult, read
+from clients.past import Past
 
-Context = zmq.Context[zmq.Socket[bytes]]
-
-#: Seconds that a question to the join may take before it is asked again.
-ANSWER_WITHIN: Final = 1.0
 #: Seconds between two looks for lost messages on topics that are quiet.
 CHECK_EVERY: Final = 1.0
 #: Live messages that wait for the consumer; more are lost on the way, and caught up with.
 WAITING: Final = 10_000
 #: Live messages that are looked through between two questions about the past.
 SKIM: Final = 512
-#: Larger than any seq: what is published after it is nothing, so END says where the stream stands.
-_NEWEST: Final = 2**62
-
 _HEADER: Final = msgspec.msgpack.Decoder(Published)
-
-
-class HistoryGone(ClientError):
-    """The join no longer has what this consumer had not taken yet: another ledger, or one that has deleted it.
-
-    Iterating on goes on with the `oldest` publication that there is, of ledger `ledger_id`. `missing`: how many
-    publications there were between, of all topics; None where nobody can know, for it was another ledger.
-    """
-
-    def __init__(self, lost: Position | None, ledger_id: str, oldest: int) -> None:
-        begun = lost is None or lost == ("", 0)
-        since = "the beginning" if lost is None or begun else f"seq {lost.seq} of ledger {lost.ledger_id}"
-        self.missing = None
-        if lost is None or lost.ledger_id in ("", ledger_id):
-            self.missing = max(oldest - 1 - (0 if lost is None else lost.seq), 0)
-        count = "an unknown number of" if self.missing is None else str(self.missing)
-        super().__init__(
-            f"{count} publications since {since} are gone; the oldest is seq {oldest} of ledger {ledger_id}"
-        )
-        self.ledger_id = ledger_id
-        self.oldest = oldest
 
 
 class Results:
@@ -65,7 +37,8 @@ class Results:
     without a result the iteration ends, and may be taken up again; None: it waits for ever.
 
     To miss nothing through a crash of its own, a consumer stores `position` when it has dealt with a result. All
-    sockets belong to the thread that iterates; use it as a context manager, or call `close` there. Raises HistoryGone.
+    sockets belong to the thread that iterates; use it as a context manager, or call `close` there. Raises HistoryGone,
+    and EndpointError where an address is none. `heard` counts the messages that the join has sent, of any kind.
     """
 
     def __init__(
@@ -84,20 +57,16 @@ class Results:
         self.malformed = 0
         self.repeats = 0
         self.gaps = 0
-        self._live_at = live
-        self._catchup_at = catchup
+        self.heard = 0
+        self.live = live
+        self.catchup = catchup
         self._topics = topics
         self._timeout = timeout
         self._context = context
         self._credentials = credentials
-        self._from_now = since is None
         self._cursor = Cursor(topics, since)
         self._stack: contextlib.ExitStack | None = None
-        self._questions: zmq.Socket[bytes]
-        self._page: deque[Entry] = deque()
-        self._page_topics: list[str] = []
-        self._asked: list[str] = []  # the topics of the question that waits for its answer
-        self._answer_by = 0.0
+        self._past = Past(self._cursor, lambda: self._connect(zmq.DEALER, catchup), from_now=since is None)
         self._check_at = 0.0
         self._skim = 0  # live messages that may be looked through before the next question
 
@@ -123,7 +92,7 @@ class Results:
             result = self._step(give_up_at)
             if result is not None:
                 return result
-            if not self._page and time.monotonic() >= give_up_at:
+            if not self._past and time.monotonic() >= give_up_at:
                 raise StopIteration
 
     def close(self) -> None:
@@ -131,12 +100,11 @@ class Results:
         if self._stack is not None:
             self._stack.close()
         self._stack = None
-        self._asked = []
 
     def _step(self, give_up_at: float) -> Joined | JoinedPart | None:
         """What was missed comes first. Between two questions about it, live messages are looked through for the place
         where the past meets them: on a busy line the past has no other end."""
-        if self._page:
+        if self._past:
             return self._next_of_past()
         now = time.monotonic()
         if now >= self._check_at:
@@ -144,13 +112,13 @@ class Results:
             self._cursor.check()
         if not self._cursor.behind:
             wait = min(self._check_at, give_up_at) - now
-        elif not self._asked and self._skim and self._cursor.position is not None:
+        elif not self._past.asking and self._skim and self._cursor.position is not None:
             self._skim -= 1
             wait = 0.0
         else:
             self._catch_up(now, give_up_at)
             return None
-        if self._subscriber.poll(_milliseconds(wait)):
+        if self._subscriber.poll(milliseconds(wait)):
             return self._next_live()
         self._skim = 0
         return None
@@ -158,8 +126,10 @@ class Results:
     # --- live --------------------------------------------------------------------------------------------------------
 
     def _next_live(self) -> Joined | JoinedPart | None:
+        segments = self._subscriber.recv_multipart()
+        self.heard += 1
         try:
-            topic, header, body = self._subscriber.recv_multipart()
+            topic, header, body = segments
             name, published = topic.decode(), _HEADER.decode(header)
         except (ValueError, msgspec.MsgspecError):
             self.malformed += 1
@@ -176,57 +146,21 @@ class Results:
     # --- past --------------------------------------------------------------------------------------------------------
 
     def _next_of_past(self) -> Joined | JoinedPart | None:
-        entry = self._page.popleft()
-        new = self._cursor.past(entry)
-        if not self._page:
-            self._cursor.passed(self._page_topics, entry.seq)
-        return self._read(entry.topic, entry.seq, entry.body) if new else None
+        entry = self._past.next()
+        return None if entry is None else self._read(entry.topic, entry.seq, entry.body)
 
     def _catch_up(self, now: float, give_up_at: float) -> None:
         """Ask, or take an answer."""
-        if not self._asked or now >= self._answer_by:
-            self._ask(now)
-        if not self._questions.poll(_milliseconds(min(self._answer_by, give_up_at) - now)):
+        segments = self._past.receive(now, give_up_at)
+        if segments is None:
             return
+        self.heard += 1
+        self._skim = SKIM
         try:
-            message = wire.decode_message(self._questions.recv_multipart())
+            known = self._past.take(wire.decode_message(segments))
         except WireError:
-            self.malformed += 1
-            return
-        self._take_answer(message)
-
-    def _ask(self, now: float) -> None:
-        """Ask for what was missed, on a fresh socket where an earlier question is still open: its answer is stale."""
-        if self._asked:
-            self._questions.close()
-            self._questions = self._connect(zmq.DEALER, self._catchup_at)
-        self._asked = sorted(self._cursor.behind)
-        since = Since(
-            ledger_id=self._cursor.ledger_id,
-            seq=_NEWEST if self._from_now else self._cursor.after(self._asked),
-            topics=[topic for topic in self._asked if topic],
-        )
-        self._answer_by = now + ANSWER_WITHIN
-        with contextlib.suppress(zmq.Again):
-            self._questions.send_multipart(wire.encode(since), zmq.NOBLOCK)
-
-    def _take_answer(self, message: Any) -> None:
-        asked = self._asked
-        if not isinstance(message, Page | End | Gone):
-            self.malformed += 1
-            return
-        self._asked, self._skim, self._from_now = [], SKIM, False
-        match message:
-            case Page():
-                self._cursor.found(message.ledger_id)
-                self._page.extend(message.items)
-                self._page_topics = asked
-            case End():
-                self._cursor.caught_up(asked, message.ledger_id, message.seq)
-            case Gone():
-                lost = self.position
-                self._cursor.restart(message.ledger_id, message.oldest)
-                raise HistoryGone(lost, message.ledger_id, message.oldest)
+            known = False
+        self.malformed += not known
 
     # --- both --------------------------------------------------------------------------------------------------------
 
@@ -241,26 +175,12 @@ class Results:
         with contextlib.ExitStack() as stack:
             if self._context is None:
                 self._own = stack.enter_context(zmq.Context())
-            self._subscriber = stack.enter_context(self._connect(zmq.SUB, self._live_at))
-            self._questions = self._connect(zmq.DEALER, self._catchup_at)
-            stack.callback(lambda: self._questions.close())  # which may be another one by then
+            self._subscriber = stack.enter_context(self._connect(zmq.SUB, self.live, WAITING))
+            for topic in self._topics or [""]:
+                self._subscriber.subscribe(topic)
+            self._past.open()
+            stack.callback(self._past.close)
             self._stack = stack.pop_all()
 
-    def _connect(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
-        socket = (self._context or self._own).socket(kind)
-        socket.linger = 0
-        socket.reconnect_ivl = wire.RECONNECT_IVL
-        socket.reconnect_ivl_max = wire.RECONNECT_IVL_MAX
-        socket.heartbeat_ivl = 1000
-        socket.heartbeat_timeout = 3000
-        if kind == zmq.SUB:
-            socket.rcvhwm = WAITING
-            for topic in self._topics or [""]:
-                socket.subscribe(topic)
-        curve.call(socket, endpoint, self._credentials)
-        socket.connect(endpoint)
-        return socket
-
-
-def _milliseconds(seconds: float) -> int:
-    return math.ceil(1000 * min(max(seconds, 0.0), 1.0))
+    def _connect(self, kind: int, endpoint: str, waiting: int = AS_USUAL) -> zmq.Socket[bytes]:
+        return connected(self._context or self._own, kind, endpoint, self._credentials, waiting)

@@ -12,8 +12,9 @@ class Stats(NamedTuple):
     """A snapshot. Every frame that was sent is complete, incomplete, rejected, lost or unsettled.
 
     `sent` counts frames, `resent` the further sends of the same ones; `lost` and `superseded` (replaced before it was
-    sent) are for monitor cameras only. `unknown` counts news of frames that are not held, `malformed` messages that
-    could not be read. Latencies run from capture to settled, in seconds, over the last frames; None before the first.
+    sent) are for monitor cameras only. `untold` are skips that the broker has not been told of. `unknown` counts news
+    of frames that are not held, `malformed` messages that could not be read. Latencies run from capture to settled, in
+    seconds, over the last frames; None before the first.
     """
 
     connected: bool
@@ -28,6 +29,7 @@ class Stats(NamedTuple):
     superseded: int
     rejected: dict[str, int]
     skipped: dict[str, int]
+    untold: int
     unknown: int
     malformed: int
     latency_p50: float | None
@@ -51,6 +53,7 @@ def snapshot(holder: Holder, latencies: Collection[float], connected: bool) -> S
         superseded=count["superseded"],
         rejected=dict(holder.rejected),
         skipped=dict(holder.skipped),
+        untold=holder.untold(),
         unknown=count["unknown"],
         malformed=count["malformed"],
         latency_p50=_quantile(ordered, 0.5),

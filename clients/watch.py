@@ -11,13 +11,15 @@ import cv2
 import msgspec
 
 from broker import filename, log
+from broker.silence import Silence
 from clients.bookmark import Bookmark, BookmarkError
 from clients.draw import annotate
 from clients.encoding import decode_image
 from clients.errors import ImageError
 from clients.joined import Joined, JoinedPart
+from clients.past import HistoryGone
 from clients.pictures import Pictures
-from clients.results import HistoryGone, Results
+from clients.results import Results
 
 logger = log.get(__name__)
 
@@ -26,6 +28,8 @@ SLICE: Final = 0.2
 #: Seconds to wait for a picture, and how long a recorder that did not answer is left alone.
 PICTURE_TIMEOUT: Final = 1.0
 LEFT_ALONE: Final = 5.0
+#: Seconds without a word of the join after which it is said what is waited for.
+SILENT: Final = 2.0
 
 #: Seconds between two notes of what has been shown.
 SAVE_EVERY: Final = 0.25
@@ -39,6 +43,10 @@ _WORDS: Final = {
     "not_written": "could not be written",
 }
 
+_CHECK_JOIN: Final = (
+    "Check that the join runs (broker join, gongwei up), that these are its addresses (--catchup, --live, or the line "
+    "file's), that no firewall is between, and, where keys are asked for, that it lists this consumer's (--key)"
+)
 _START_ONE: Final = "start one with `broker recorder --line LINE.toml`, or give its address with --pictures ENDPOINT"
 
 Result = Joined | JoinedPart
@@ -55,6 +63,7 @@ class Watch:
 
     `frames`: how many frames to take, 0 for all; `timeout`: seconds without any result after which it is over, None:
     never. `gone` counts how often the join no longer had what was missed. `bookmark`: where to note what was shown.
+    A join that says nothing is told of in the log, and `shortfall` says afterwards why it was in vain.
     """
 
     def __init__(
@@ -77,13 +86,17 @@ class Watch:
         self._bookmark = bookmark
         self._save_at = 0.0
         self._should_stop = False
+        self._silence = Silence(SILENT)
+        self._heard = 0
+        self._began = time.monotonic()
 
     def stop(self) -> None:
         """Take no more; callable from any thread."""
         self._should_stop = True
 
     def run(self) -> bool:
-        """Watch until the end; False: the time was out before all that was asked for had come."""
+        """Watch until the end; False: the join never answered, or the time was out before all that was asked for had
+        come."""
         try:
             return self._run()
         finally:
@@ -91,7 +104,7 @@ class Watch:
             self._note()
 
     def _run(self) -> bool:
-        heard_at = time.monotonic()
+        self._began = heard_at = time.monotonic()
         while not self._done():
             try:
                 result = next(self._results, None)
@@ -105,7 +118,26 @@ class Watch:
             elif self._timeout is not None and time.monotonic() - heard_at >= self._timeout:
                 return self._frames == 0 and self.taken > 0
             self._note()
-        return True
+            self._listen(result is not None)
+        return self._results.heard > 0
+
+    def shortfall(self) -> str:
+        """Of a `run` that was in vain: what did not come, and what to check."""
+        seconds = time.monotonic() - self._began
+        if not self._results.heard:
+            return f"no join answered at {self._results.catchup} in {seconds:.1f} s. {_CHECK_JOIN}"
+        wanted = f" of {self._frames}" if self._frames else ""
+        return f"{self.taken}{wanted} frames came, and then nothing for {self._timeout:g} s: does a camera publish?"
+
+    def _listen(self, taken: bool) -> None:
+        """Say when the join has been silent too long, and when it answers; a result in hand is a word of it too."""
+        heard, self._heard = self._results.heard != self._heard, self._results.heard
+        word = self._silence.turn(heard or taken, time.monotonic())
+        if word == "warn":
+            where = {"catchup": self._results.catchup, "live": self._results.live}
+            logger.warning("waiting for the join, which does not answer", **where)
+        elif word == "back":
+            logger.info("the join answers", catchup=self._results.catchup)
 
     def _note(self) -> None:
         """Note what has been shown, now and then: after a crash a few results are shown again, and none is missed."""

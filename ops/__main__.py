@@ -85,7 +85,8 @@ def rolling_restart(
     line: LineFile,
     model: Annotated[list[str] | None, typer.Option("--model", help="Only workers of this model; repeat.")] = None,
     stand_in: Annotated[
-        bool, typer.Option("--stand-in/--no-stand-in", help="One worker more of the model meanwhile, if memory allows.")
+        bool,
+        typer.Option("--stand-in/--no-stand-in", help="A worker more of each model meanwhile, if memory allows."),
     ] = True,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each step of each worker.")] = 60.0,
     control: Annotated[str, typer.Option(help="The broker's control endpoint; default: the line file's.")] = "",
@@ -96,9 +97,9 @@ def rolling_restart(
     """Start the workers of a running line again, one after another, while frames flow; none is lost or run twice.
 
     Each worker finishes what it has and ends; its supervisor (gongwei up, systemd) starts it again; then the next one.
-    Meanwhile a stand-in of the model runs here. After a reload that changed a model's file, this brings the new version
-    in. Exit code 1 when a worker does not come back or the stand-in does not start, 2 for a line file that cannot be
-    used.
+    Meanwhile a stand-in of each of its models runs here. After a reload that changed a model's file, this brings the
+    new version in. Exit code 1 when a worker does not come back or a stand-in does not start, 2 for a line file that
+    cannot be used.
 
     Examples:
 
@@ -111,6 +112,7 @@ def rolling_restart(
     from broker.keys import KeysError
     from broker.operator import Operator, Unanswered
     from ops.rolling import Rolling, RollingError
+    from ops.stand_in import StandInError
 
     described = load(line)
     try:
@@ -120,7 +122,7 @@ def rolling_restart(
             done = rolling.run(model or [], stand_in=stand_in)
     except KeysError as error:
         raise usage(str(error)) from None
-    except (RollingError, Unanswered) as error:
+    except (RollingError, StandInError, Unanswered) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     typer.echo(
@@ -201,7 +203,7 @@ def doctor(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
 ) -> None:
-    """Check this machine: Python and libraries, GPU, clocks, memory, and with --line its ports, files and disk.
+    """Check this machine: Python and libraries, GPU, clocks, memory, and with --line its ports, files, keys and disk.
 
     Exit code 1 if a check failed; warnings do not count.
 

@@ -1,7 +1,8 @@
 """`gongwei doctor`: what on this machine stands in the way of a line, and what to do about it.
 
-Here are the type `Check`, the checks of Python and its libraries, and the report; `ops.machine` and `ops.demands` check
-the rest. A check raises nothing: what it cannot find out is a warning that says so.
+Here are the type `Check`, the checks of Python and its libraries, and the report; `ops.machine` and `ops.demands` (with
+`ops.ports`, `ops.exposure` and `ops.storage`) check the rest. A check raises nothing: what it cannot find out is a
+warning that says so.
 """
 
 from __future__ import annotations

@@ -32,13 +32,14 @@ _AT_ONCE: Final = 4
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """What workers make of a model; `names`: of its classes, by number.
+    """What workers make of a model; `names`: of its classes, by number; `random`: nobody trained its weights.
 
     `refused`: the error with which workers end that load it; `unread`: why nothing is known of it. "" both: it loads.
     """
 
     task: str = ""
     names: tuple[str, ...] = ()
+    random: bool = False
     refused: str = ""
     unread: str = ""
 
@@ -94,7 +95,7 @@ def look(options: ModelOptions) -> Facts:
     except WorkersError as error:
         return Facts(refused=str(error))
     runner.engine.close()
-    return Facts(task=runner.model.task, names=runner.model.names)
+    return Facts(task=runner.model.task, names=runner.model.names, random=runner.model.random)
 
 
 def main() -> None:

@@ -28,13 +28,13 @@ def missing(line: Line, path: Path) -> list[str]:
 def unsafe(line: Line, path: Path, *, insecure: bool) -> list[str]:
     """What keeps a line with [security] from its keys, or one without from the network. `insecure`: it may be open."""
     if line.security is not None:
-        return [f"{path}: {problem}" for problem in _without_key(line, path)]
+        return [f"{path}: {problem}" for problem in without_key(line, path)]
     ends = {name: getattr(line.endpoints, name) for name in BOUND}
     found = {} if insecure else security.exposed(ends)
     return [f"{path}: {security.refusal(found)}"] if found else []
 
 
-def _without_key(line: Line, path: Path) -> list[str]:
+def without_key(line: Line, path: Path) -> list[str]:
     """A problem for each process of this machine that would not find its secret key."""
     here: list[tuple[Role, str]] = [("broker", ""), ("join", ""), ("recorder", "")]
     here += [("worker", "")] if any(model.file for model in line.models.values()) else []

@@ -22,18 +22,67 @@ from ops.doctor import Check
 
 #: Keys of the line file's `endpoints` that a process of the line binds.
 BOUND: Final = ("frontend", "backend", "egress", "live", "catchup", "copies", "pictures", "control")
+#: Those of them that the broker binds: where all are taken, it is not by chance.
+BROKERS: Final = ("frontend", "backend", "egress", "control")
 _TAKEN: Final = "is this line running already? If not, end that program, or give the line file other endpoints"
+
+_RUNS: Final = "end it first, or give this line file other endpoints; if it is the line you mean, it is up"
 
 
 def checks(line: Line) -> list[Check]:
     """What is in the way of the line's addresses, those of its sessions too; or one check that nothing is."""
-    return [*unusable(line), *session_checks(line)] or [
-        Check(name="ports", state="ok", found="the endpoints, metrics and session ports of the line are free")
-    ]
+    bound, sessions = _bound(line), list(session_checks(line))
+    return (
+        running([*bound, *sessions], line)
+        or [*bound, *alike(sessions)]
+        or [Check(name="ports", state="ok", found="the endpoints, metrics and session ports of the line are free")]
+    )
 
 
 def unusable(line: Line) -> list[Check]:
     """Endpoints and metrics ports that `gongwei up` cannot bind here. Without one of them, the line does not run."""
+    bound = _bound(line)
+    return running(bound, line) or bound
+
+
+def running(found: list[Check], line: Line) -> list[Check]:
+    """The one check that says it all, where a line runs here already: all addresses of its broker are taken."""
+    taken = [check for check in found if check.advice == _TAKEN]
+    wanted = {name for name in BROKERS if not getattr(line.endpoints, name).startswith("inproc:")}
+    if not wanted or not wanted <= {check.name.split()[0] for check in taken}:
+        return []
+    owners = dict.fromkeys(check.found.removeprefix("taken by ") for check in taken)
+    found_here = f"a line runs here already: {_places(taken)}, taken by {', '.join(owners)}"
+    return [Check(name="ports", state="failed", found=found_here, advice=_RUNS)]
+
+
+def alike(found: list[Check]) -> list[Check]:
+    """Session ports of which the same is to be said, as one check."""
+    groups: dict[tuple[str, str], list[Check]] = {}
+    for check in found:
+        groups.setdefault((check.found, check.advice), []).append(check)
+    return [
+        group[0] if len(group) == 1 else Check(name=f"session {_places(group)}", state="failed", found=why, advice=what)
+        for (why, what), group in groups.items()
+    ]
+
+
+def _places(checks: list[Check]) -> str:
+    """Where these checks looked: `ports 7001-7004, 7010, ipc:///run/live`."""
+    paths = [check.name[check.name.index("ipc://") :] for check in checks if "ipc://" in check.name]
+    numbers = sorted({int(check.name.rpartition(" ")[2]) for check in checks if "ipc://" not in check.name})
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
+    return ", ".join([f"ports {', '.join(texts)}"] * bool(texts) + paths)
+
+
+def _bound(line: Line) -> list[Check]:
+    """What is in the way of the endpoints and metrics ports, each by itself."""
     found = [endpoint_check(name, getattr(line.endpoints, name)) for name in BOUND]
     for spec in plan.specs(line, Path()):
         if spec.metrics:

@@ -14,7 +14,7 @@ import zmq
 from typer.testing import CliRunner, Result
 
 import workers  # noqa: F401  (before cv2, whose limits it sets)
-from ops.bench import app
+from ops.bench import app, rivals, stages
 from ops.bench.bare import BareLoop
 from ops.bench.board import SAMPLES, Board, Slot
 from ops.bench.broker import Plan
@@ -23,6 +23,7 @@ from ops.bench.compare import Results, Row, make_rows, make_targets, spread
 from ops.bench.crew import BenchError, open_crew, wait_until
 from ops.bench.overload import Load, Overload, fairness
 from ops.bench.plot import draw
+from ops.bench.postprocess import misses
 from ops.bench.report import worker_table
 from ops.bench.soak import Record, Series, Soak, slope
 from ops.bench.trial import LINES, Latency, Measurement, Settings, Subject, Trial, rectangle, run_trial
@@ -427,3 +428,36 @@ def test_bench_overload_reconciles_and_nobody_starves(tmp_path: Path, policy: st
         assert load["incomplete"] <= 0.1 * load["complete"]
     else:
         assert max(load["seconds"]) < 2.0
+
+
+# --- around the engine -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [1, 80])
+def test_rivals_keep_the_same_boxes(classes: int) -> None:
+    found = rivals.compete(classes, rounds=1)
+    assert found.same
+    assert 0 < found.kept <= 300
+    assert all(len(times) == 1 for times in found.milliseconds.values())
+
+
+def test_bench_postprocess_reports(tmp_path: Path) -> None:
+    model, report = tmp_path / "tiny.onnx", tmp_path / "report.json"
+    tiny.make(model)
+    done = bench("postprocess", "--model", str(model), "--batches", "1,2", "--rounds", "2", "--report", str(report))
+    assert done.exit_code == 0, done.output
+    content = json.loads(report.read_text(encoding="utf-8"))
+    assert [one["batch"] for one in content["stages"]] == [1, 2]
+    assert [one["classes"] for one in content["suppression"]] == [80, 1]
+
+
+def test_a_missed_target_is_named() -> None:
+    slow = stages.Stages(
+        model="m", task="detect", batch=1, found=0.0, decode=9.0, prepare=1.0, infer=10.0, interpret=1.0
+    )
+    times = {"workers": [1.0], "NMSBoxesBatched": [4.0], "loop over classes": [2.0]}
+    near = rivals.Rivalry(classes=80, kept=3, same=True, milliseconds=times)
+    assert misses([slow], [near]) == [
+        "m at batch 1: 0.20 of the inference around it, not 0.1",
+        "loop over classes takes 2.0, not 3 times as long as the workers, with 80 classes",
+    ]

@@ -69,6 +69,16 @@ def test_a_broker_that_does_not_answer_is_told_of(broker: FakeBroker, context: C
     assert (logs[1]["event"], logs[1]["log_level"]) == ("the broker answers again", "info")
 
 
+def test_what_is_left_at_the_end_is_called_what_it_is(address: str, context: Context) -> None:
+    with capture_logs() as logs:
+        cam = Camera("cam1", endpoint=address, context=context).open()
+        cam.skip("no_part")
+        assert not cam.reached and (cam.stats.untold, cam.stats.unsettled) == (1, 0)
+        cam.close(timeout=0.0)
+    (one,) = [log for log in logs if log["log_level"] == "warning"]
+    assert (one["event"], one["untold"]) == ("closed with skips that the broker was not told of", 1)
+
+
 # --- the normal course -----------------------------------------------------------------------------------------------
 
 

@@ -185,6 +185,53 @@ def test_a_refused_camera_ends_with_the_reason(broker: FakeBroker) -> None:
     assert "add [cameras.cam9]" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("words", [("camera", "--source", "synthetic:64x64"), ("replay",)])
+@pytest.mark.parametrize("policy", ["inspect", "monitor"])
+def test_a_camera_that_never_reached_a_broker_has_failed_and_says_so(
+    words: tuple[str, ...], policy: str, tmp_path: Path
+) -> None:
+    (tmp_path / "one.jpg").write_bytes(picture())
+    nobody = f"tcp://127.0.0.1:{free_port()}"
+    source = [tmp_path] if words == ("replay",) else []
+    process = start(*words, *source, "--name", "cam1", "--broker", nobody, "--deadline", "0.1", "--rate", "100",
+                    "--frames", "5", "--policy", policy)  # fmt: skip
+    if words == ("replay",) and policy == "inspect":  # it waits for a broker until somebody has enough of that
+        assert process.stderr is not None
+        assert "no broker answers" in process.stderr.readline()
+        process.send_signal(INTERRUPT)
+    code, errors = ended(process)
+    assert code == 1, errors
+    assert f"no broker answered at {nobody} in " in errors
+    waited = words == ("replay",) and policy == "inspect"
+    sent = "no frame was taken" if waited else "1 frame was never sent" if source else "5 frames were never sent"
+    assert sent in errors
+    assert "--broker" in errors and "firewall" in errors
+    assert "unsettled=0" not in errors and ("unsettled frames" in errors) is (policy == "monitor")
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_camera_that_published_nothing_has_failed_and_says_why(
+    broker: FakeBroker, live: bool, tmp_path: Path
+) -> None:
+    """A source that gives no picture; a broker that gives no credit."""
+    (tmp_path / "one.jpg").write_bytes(picture())
+    broker.window = 8 if live else 0
+    source = f"http://127.0.0.1:{free_port()}/stream" if live else tmp_path
+    process = start("camera", "--name", "cam1", "--source", source, "--broker", broker.endpoint)
+    until(lambda: len(broker.hellos) > 3, "a camera that was welcomed and greets again")
+    process.send_signal(INTERRUPT)
+    code, errors = ended(process)
+    assert code == 1, errors
+    assert ("no picture came from the source" if live else "gave no credit") in errors
+
+
+def test_a_report_that_cannot_be_written_is_said(broker: FakeBroker, tmp_path: Path) -> None:
+    done = run("camera", "--name", "cam1", "--source", "synthetic:64x64", "--frames", "1", "--broker", broker.endpoint,
+               "--report", tmp_path / "none" / "report.json")  # fmt: skip
+    assert done.returncode == 1
+    assert "report.json: cannot be written" in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -213,7 +260,7 @@ def test_help_has_examples_and_fits_80_columns(name: str) -> None:
 
 
 def test_progress_says_what_happened_and_nothing_else() -> None:
-    quiet = Stats(True, 9, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, None, None)
+    quiet = Stats(True, 9, 0, 0, 0, 0, 0, 0, 0, 0, {}, {}, 0, 0, 0, None, None)
     assert describe("cam1", quiet._replace(connected=False), 3.0) == "cam1  waiting for a broker"
     assert describe("cam1", quiet, 3.0) == "cam1  0 settled"
     busy = quiet._replace(complete=99, incomplete=1, rejected={"a": 2, "b": 3}, latency_p50=0.0123, latency_p99=0.5)

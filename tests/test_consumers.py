@@ -28,7 +28,8 @@ from clients.bookmark import Bookmark, BookmarkError
 from clients.camera import Camera
 from clients.cursor import Position
 from clients.joined import Joined
-from clients.results import HistoryGone, Results
+from clients.past import HistoryGone
+from clients.results import Results
 from tests.conftest import free_port
 from tests.join_broker import PATIENCE, FakeBroker
 from tests.join_world import BOOT, Items

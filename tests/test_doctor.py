@@ -9,10 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from broker import reserve
+from broker import retention as kept
+from broker.ledger_file import size
 from broker.line import CameraEntry, Endpoints, Ledger, Line, Model, Route, Rules, Station
-from ops import demands, doctor, facts, machine, ports
+from broker.wire import Key
+from ops import demands, doctor, facts, machine, ports, storage
 from ops.doctor import Check
+from tests.join_world import BOOT, WALL, Bench, Items
 from workers import tiny
+from workers.zoo.catalogue import find
+from workers.zoo.making import Order, make
 
 
 def line(**changes: object) -> Line:
@@ -145,6 +152,13 @@ def test_a_model_file_that_is_cut_short_fails_with_the_workers_error(tmp_path: P
     assert "onnxruntime cannot load it" in check.found
 
 
+def test_a_model_of_random_weights_is_a_warning(tmp_path: Path) -> None:
+    model = make(Order(kind=find("mobilenetv2"), size=(32, 32), classes=2))
+    (tmp_path / "zoo.onnx").write_bytes(model.SerializeToString())
+    (check,) = model_checks(line(models={"zoo": Model(file="zoo.onnx")}), tmp_path)
+    assert (check.state, "random weights" in check.found) == ("warning", True)
+
+
 def test_a_classifier_whose_scaling_is_unknown_fails(tmp_path: Path) -> None:
     classifier(tmp_path / "a.onnx")
     (check,) = model_checks(line(models={"a": Model(file="a.onnx")}), tmp_path)
@@ -209,7 +223,36 @@ def test_classes_of_the_rules_are_compared_with_those_of_the_models(ng: str, mod
 def test_the_ledgers_disk_is_timed_without_leaving_anything(tmp_path: Path) -> None:
     checks = demands.for_line(line(ledger=Ledger(path="data/ledger.sqlite")), tmp_path / "line.toml")
     assert "median" in one(checks, "ledger fsync").found
+    assert {"exposure", "keys", "retention"} <= {check.name for check in checks}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_kept_for_ever_is_a_warning(tmp_path: Path) -> None:
+    check = storage.retention(Ledger(), tmp_path / "ledger.sqlite", WALL)
+    assert (check.state, "for ever" in check.found) == ("warning", True)
+    assert "keep_days or keep_gb" in check.advice
+
+
+@pytest.mark.parametrize(("gb", "state"), [(0.03125, "ok"), (1 << 20, "warning")])
+def test_a_limit_that_the_disk_does_not_hold_is_a_warning(tmp_path: Path, gb: float, state: str) -> None:
+    check = storage.retention(Ledger(keep_gb=gb), tmp_path / "ledger.sqlite", WALL)
+    assert check.state == state and f"{gb:g} GB: the ledger has 0.0 GiB" in check.found
+
+
+def test_what_days_take_is_told_by_a_ledger_that_has_run_for_a_while(tmp_path: Path) -> None:
+    path, items = tmp_path / "ledger.sqlite", Items()
+    ledger = Ledger(keep_days=30)
+    assert "an hour old" in storage.retention(ledger, path, WALL).found
+    key = Key("lone", BOOT, 0)
+    bench = Bench(path)
+    bench.turn(items.line(), items.expect(items.expectation(key)), items.result(items.outcome(key)))
+    bench.close()
+    has, day, keep = size(path), 86400.0, kept.keep(30, 0)
+    assert storage.grows_by(keep, path, has, WALL + 600) is None
+    assert storage.grows_by(keep, path, has, WALL + day) == pytest.approx(29 * has + reserve.SIZE, rel=0.01)
+    assert storage.grows_by(keep, path, has, WALL + 31 * day) == reserve.SIZE
+    assert storage.grows_by(kept.keep(30, 0.03125), path, has, WALL + 31 * day) == reserve.SIZE
+    assert storage.retention(ledger, path, WALL + day).state == "ok"
 
 
 def test_queues_larger_than_the_memory_are_a_warning() -> None:

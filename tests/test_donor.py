@@ -270,7 +270,15 @@ def test_what_is_no_safetensors_file_is_refused(content: bytes, tmp_path: Path) 
 )
 def test_a_tensor_that_does_not_lie_in_the_file_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     path = written(tmp_path / "w.safetensors", {"a": np.zeros(3, np.float32)}, a=change)
-    with pytest.raises(ModelError, match=r"a is .* it does not fit"):
+    with pytest.raises(ModelError, match=r"'a' is .* it does not fit|take more than the 12 bytes"):
+        safetensors.read(path)
+
+
+def test_tensors_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    shared = {"data_offsets": [0, 12]}
+    path = written(tmp_path / "w.safetensors", {name: np.zeros(3, np.float32) for name in "abc"}, b=shared, c=shared)
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(ModelError, match="take more than the 24 bytes"):
         safetensors.read(path)
 
 

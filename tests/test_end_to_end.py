@@ -9,12 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
+from broker import desk
 from broker.line import Rules
+from broker.wire import List
 from clients.camera import Camera
 from tests.peers import Context
 from tests.whole_line import whole_line
 from workers import tiny
 from workers.engine.fake import Fake
+from workers.zoo.catalogue import find
+from workers.zoo.making import Order, make
 
 Endpoint = Callable[[str], str]
 
@@ -120,6 +124,32 @@ def assert_same(found: list[dict[str, Any]], wanted: list[dict[str, Any]], most:
             and abs(one["score"] - expected["score"]) <= 0.01
         ]
         assert close, expected
+
+
+def test_a_verdict_that_rests_on_random_weights_is_never_ok(
+    endpoint: Endpoint, context: Context, tmp_path: Path
+) -> None:
+    """A trained model beside one of random weights: what both saw is joined, marked, and good for no `ok`."""
+    trained, untrained = tmp_path / "tiny.onnx", tmp_path / "zoo.onnx"
+    tiny.make(trained)
+    untrained.write_bytes(make(Order(kind=find("yolov5n-cls"), size=(64, 64), classes=3)).SerializeToString())
+    rules = Rules(ng=["red"], least_score=0.3)
+    with whole_line(endpoint, context, tmp_path, {"trained": trained, "untrained": untrained}, rules=rules) as line:
+        with Camera("cam1", endpoint=line.line.endpoints.frontend, context=context, deadline=30.0) as camera:
+            red = spots(3)
+            red[:, :, :2] = 0
+            for number, picture in enumerate([spots(1), red, spots(2)]):
+                camera.send(picture, encoding="bgr8", timeout=20.0, part=f"p{number}")
+            assert camera.flush(20.0)
+        line.wait_published(3)
+        sessions = desk.listed(line.broker.router, List()).sessions
+        assert {one.model: one.random for one in sessions} == {"trained": False, "untrained": True}
+        frames = [body for topic, _, body in line.published if topic.startswith("frame/")]
+        assert {body["seq"]: body["verdict"] for body in frames} == {0: "incomplete", 1: "ng", 2: "incomplete"}
+        for body in frames:
+            assert body["missing"] == []
+            assert body["results"]["untrained"]["random"] is True
+            assert "random" not in body["results"]["trained"]
 
 
 def test_monitor_frames_stay_fresh_and_reconcile(endpoint: Endpoint, context: Context, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def test_a_besieged_line_works_and_counts(
         recorder = RecorderServer(
             copies=ends["copies"],
             live=ends["live"],
+            catchup=ends["catchup"],
             pictures=ends["pictures"],
             folder=tmp_path / "kept",
             memory=8,

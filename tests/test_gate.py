@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,9 +14,13 @@ import zmq
 
 from broker import curve, wire
 from broker import line as line_file
-from broker.gate import Answers, Gate, shut_and_open
+from broker.answers import Answers
+from broker.callers import Callers
+from broker.denials import Denials
+from broker.gate import Gate
 from broker.join_server import JoinServer
 from broker.line import Line, Role
+from broker.reopening import Reopening
 from broker.security import Denial, Guard
 from broker.server import BrokerServer
 from tests.peers import JPEG, Context, frame, hello, ready, running
@@ -146,7 +151,7 @@ class Broken(Guard):
 class BrokenGate(Gate):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self._answers = Answers(Broken({}))
+        self._answers = Answers(Broken({}), Denials())
 
 
 def test_a_dead_gate_lets_nobody_in(line: Line, keys: Keys, context: Context) -> None:
@@ -228,6 +233,9 @@ def test_the_join_learns_of_keys_from_the_broker(line: Line, keys: Keys, context
             assert live.is_let_in()
             asking.send(wire.Since(ledger_id="", seq=0))
             asking.expect(wire.End)
+            with knocking(context, zmq.DEALER, ends.catchup, keys.to("join", keys.own["recorder"])) as recorder:
+                recorder.send(wire.Since(ledger_id="", seq=0))
+                recorder.expect(wire.End)
             for role in ("camera", "worker"):
                 with knocking(context, zmq.SUB, ends.live, keys.to("join", keys.own[role])) as other:
                     assert not other.is_let_in()
@@ -240,6 +248,80 @@ def test_the_join_learns_of_keys_from_the_broker(line: Line, keys: Keys, context
             live.wait_for(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
 
+# --- what the log says -----------------------------------------------------------------------------------------------
+
+
+def test_the_log_names_who_was_refused_and_not_our_own_address(
+    transport: str, server: BrokerServer, keys: Keys, context: Context, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = server.line.endpoints.frontend
+    port = at.rpartition(":")[2]
+    with knocking(context, zmq.DEALER, at, keys.to("broker", keys.stranger)):
+        wait_until(lambda: denied(server, "unknown_key") >= 1, "the stranger was refused")
+    with knocking(context, zmq.DEALER, at, keys.to("broker", keys.own["worker"])):
+        wait_until(lambda: denied(server, "wrong_role") >= 1, "the worker was refused")
+    with knocking(context, zmq.DEALER, at, keys.to("broker", keys.own["camera"])) as camera:
+        camera.send(hello(camera="cam2", policy="monitor"))
+        wait_until(lambda: denied(server, "wrong_camera") >= 1, "the other name was refused")
+    said = capsys.readouterr()
+    lines = [line for line in (said.out + said.err).splitlines() if "refused at the door" in line]
+    for reason, key in (
+        ("unknown_key", f"not listed: {keys.stranger.public[:12]}..."),
+        ("wrong_role", "worker"),
+        ("wrong_camera", "camera"),
+    ):
+        line = next(line for line in lines if reason in line)
+        assert key in line and "frontend" in line
+        assert transport != "tcp" or ("127.0.0.1" in line and port not in line)
+
+
+def test_who_fails_in_the_handshake_is_named_while_it_is_there(transport: str) -> None:
+    """Only a peer that has left already is not known."""
+    if transport != "tcp":
+        pytest.skip("only tcp peers have an address")
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as door:
+        door.linger = 0
+        door.handshake_ivl = 200
+        callers = Callers(door, "tcp://127.0.0.1:*")
+        callers.monitor.open()
+        port = door.bind_to_random_port("tcp://127.0.0.1")
+        found: list[str] = []
+
+        def failed() -> bool:
+            found.extend(callers.failed())
+            return bool(found)
+
+        with socket.create_connection(("127.0.0.1", port)):  # and says nothing
+            wait_until(failed, "its time was over")
+        assert found == ["127.0.0.1"]
+        callers.monitor.close()
+
+
+def test_a_descriptor_that_was_given_out_again_names_nobody(transport: str) -> None:
+    if transport != "tcp":
+        pytest.skip("only tcp peers have an address")
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as door:
+        door.linger = 0
+        callers = Callers(door, "tcp://127.0.0.1:*")
+        callers.monitor.open()
+        port = door.bind_to_random_port("tcp://127.0.0.1")
+        total, found = 20, []
+        for _ in range(total):
+            with socket.create_connection(("127.0.0.1", port)):
+                pass
+
+        def failed() -> bool:
+            found.extend(callers.failed())
+            return len(found) >= total
+
+        wait_until(failed, "each is counted")
+        assert len(found) == total and set(found) <= {"", "127.0.0.1"}
+        callers.monitor.close()
+
+
+# --- doors that are shut and opened ----------------------------------------------------------------------------------
+
+
 def test_a_door_on_every_interface_is_shut_and_opened(transport: str) -> None:
     if transport != "tcp":
         pytest.skip("only tcp has interfaces")
@@ -248,7 +330,52 @@ def test_a_door_on_every_interface_is_shut_and_opened(transport: str) -> None:
         door, visitor = (stack.enter_context(context.socket(kind)) for kind in (zmq.PUSH, zmq.PULL))
         door.linger = 0
         port = door.bind_to_random_port("tcp://*")
-        shut_and_open(door)
+        reopening = Reopening(door, "copies")
+        reopening.shut(0.0)
+        wait_until(lambda: opened(reopening, 0.0), "it is open again")
+        assert not reopening.over(0.5) and reopening.over(1.5)
         visitor.connect(f"tcp://127.0.0.1:{port}")
         door.send(b"in")
         assert visitor.poll(5000)
+
+
+def test_a_door_whose_address_is_taken_is_tried_again_and_holds_nobody_up(
+    transport: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if transport != "tcp":
+        pytest.skip("another takes a port; files of ipc are taken away")
+    with ExitStack() as stack:
+        context = stack.enter_context(zmq.Context())
+        door, visitor = (stack.enter_context(context.socket(kind)) for kind in (zmq.PUSH, zmq.PULL))
+        door.linger = 0
+        port = door.bind_to_random_port("tcp://127.0.0.1")
+        reopening = Reopening(door, "copies")
+        reopening.shut(10.0)
+        reopening.shut(10.0)  # twice in a moment
+        with socket.socket() as thief:
+            wait_until(lambda: taken(thief, port), "the old listener has gone")
+            thief.listen()
+            for now in (10.0, 10.5, 12.0, 15.0):
+                reopening.turn(now)
+            assert not reopening.is_open and not reopening.over(15.0)
+        wait_until(lambda: opened(reopening, 16.0), "it is open again")
+        visitor.connect(f"tcp://127.0.0.1:{port}")
+        door.send(b"in")
+        assert visitor.poll(5000)
+    said = capsys.readouterr()
+    lines = (said.out + said.err).splitlines()
+    assert len([line for line in lines if "cannot be opened again yet" in line and str(port) in line]) == 1
+    assert len([line for line in lines if "is open again" in line]) == 1
+
+
+def opened(reopening: Reopening, now: float) -> bool:
+    reopening.turn(now)
+    return reopening.is_open
+
+
+def taken(thief: socket.socket, port: int) -> bool:
+    try:
+        thief.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True

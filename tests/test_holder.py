@@ -13,8 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from broker.wire import PROTOCOL, Accepted, Bye, Frame, Hello, Key, Message, Reject, Settled, Skip, Welcome
 from clients.encoding import Encoded
 from clients.held import Ended
-from clients.holder import BEAT, SKIPS_HELD, STALL, Holder
+from clients.holder import BEAT, STALL, Holder
 from clients.latest import LatestHolder
+from clients.skips import SKIPS_HELD
 
 DEADLINE = 2.0
 PICTURE = Encoded(b"\xff\xd8\xff-picture", "jpeg", [4, 6, 3])

@@ -8,7 +8,7 @@ import msgpack
 import msgspec
 import pytest
 
-from broker.joined import DEPTH, Answer, encode_results, read
+from broker.joined import DEPTH, Answer, encode_results, is_usual, read
 
 DETECTION = {"class": 0, "name": "dent", "score": 0.5, "box": [1.0, 2, 3, 4], "area": 4}
 USUAL: list[dict[str, Any]] = [
@@ -34,6 +34,12 @@ def test_an_answer_is_read_and_published_as_it_is(answer: dict[str, Any]) -> Non
     assert read(body) == answer
     published = msgpack.unpackb(encode_results([("model", Answer("ok", "", 1, body))], 1))
     assert published == {"model": answer | {"status": "ok", "reason": "", "tries": 1}}
+
+
+@pytest.mark.parametrize("answer", USUAL[1:])
+def test_what_our_workers_answer_needs_no_closer_look(answer: dict[str, Any]) -> None:
+    told = {"version": "0123456789ab", "timings": {"wait": 0.001, "batch": 2}}
+    assert is_usual(msgspec.msgpack.encode(answer | told))
 
 
 def test_levels_are_counted() -> None:

@@ -208,13 +208,11 @@ def test_no_port_of_the_join_takes_a_segment_of_any_size(context: Context, tmp_p
 
 
 def test_no_port_of_the_recorder_takes_a_segment_of_any_size(context: Context, tmp_path: Path) -> None:
-    copies, live, pictures = (tcp(name) for name in ("copies", "live", "pictures"))
-    server = RecorderServer(
-        copies=copies, live=live, pictures=pictures, folder=tmp_path, memory=8, disk=8, keep=["ng"], context=context
-    )
+    ends: dict[str, Any] = {name: tcp(name) for name in ("copies", "live", "catchup", "pictures")}
+    server = RecorderServer(**ends, folder=tmp_path, memory=8, disk=8, keep=["ng"], context=context)
     with running(server):
         assert server.ready.wait(5)
-        assert is_cut_off(pictures, b"DEALER")
+        assert is_cut_off(ends["pictures"], b"DEALER")
 
 
 def test_half_a_greeting_is_cut_off(context: Context) -> None:

@@ -13,6 +13,7 @@ import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from broker.changes import changes
 from broker.line import (
     CameraEntry,
     Endpoints,
@@ -27,7 +28,6 @@ from broker.line import (
     Rules,
     Security,
     Station,
-    changes,
     digest,
     from_flags,
     load,
@@ -67,6 +67,17 @@ def problems(text: str) -> list[str]:
 def edited(old: str, new: str) -> str:
     assert GOOD.count(old) >= 1
     return GOOD.replace(old, new, 1)
+
+
+@pytest.mark.parametrize("given", ["0.01", "0.03124"])
+def test_a_ledger_that_may_hold_next_to_nothing_is_refused_with_the_least(given: str) -> None:
+    (problem,) = problems(f"{GOOD}[ledger]\nkeep_gb = {given}\n")
+    line = GOOD.count("\n") + 2
+    assert problem == (
+        f"l.toml:{line}: ledger.keep_gb: found {given}; the least is 0.03125 (32 MB: less would hold little more than"
+        " the log), 0 is no limit"
+    )
+    assert parse(f"{GOOD}[ledger]\nkeep_gb = 0.03125\n").ledger.keep_gb == 0.03125
 
 
 def test_good_file() -> None:

@@ -16,7 +16,10 @@ from workers.engine.fake import Fake
 from workers.engine.onnx import OnnxEngine
 from workers.errors import ModelError
 from workers.flags import Flags, hints, least_confidence, model_options
+from workers.layout import Layout
 from workers.model import Hints, Model, describe
+from workers.zoo.catalogue import find
+from workers.zoo.making import Order, make
 
 LINE = """
 [stations.s]
@@ -66,8 +69,60 @@ def test_detector_of_symbolic_rows_and_batch() -> None:
     assert described((None, None, 7), names="{0: 'good', 1: 'bad'}").names == ("good", "bad")
 
 
+def test_random_weights_are_known_by_the_file_and_another_word_is_refused() -> None:
+    assert not described(DETECTOR).random
+    said: dict[str, Any] = {"gongwei.weights": "random"}
+    assert described(DETECTOR, **said).random
+    refused(DETECTOR, match=r"gongwei.weights 'Random'; known: random", **dict.fromkeys(said, "Random"))
+
+
 def test_coco_has_80_different_names() -> None:
     assert len(set(coco.NAMES)) == 80
+
+
+ULTRALYTICS: dict[str, Any] = {"author": "Ultralytics", "version": "8.3.0", "task": "detect", "stride": "32"}
+
+
+def test_yolov8_is_known_by_its_shape() -> None:
+    model = described((1, 84, 8400))
+    assert (model.task, model.layout, model.names) == ("detect", "yolov8", coco.NAMES)
+    model = described((1, 116, 8400), (1, 32, 160, 160))
+    assert (model.task, model.layout, model.names) == ("segment", "yolov8", coco.NAMES)
+    assert described((1, 84, 6300), size=(480, 640)).layout == "yolov8"
+    assert described(DETECTOR).layout == "yolov5"
+    assert described((1, 6300, 85), size=(320, 320)).layout == "yolov5"
+
+
+def test_yolov8_is_known_by_its_names_or_by_its_exporter_where_boxes_are_open_or_few() -> None:
+    open_boxes: Shape = (None, 6, None)
+    assert described(open_boxes, names="['a', 'b']").layout == "yolov8"
+    said = Hints(names=("a", "b"))
+    assert described(open_boxes, hints=said, **ULTRALYTICS).layout == "yolov8"
+    # 64 x 64 pixels have 84 cells: YOLOv5 would have 79 classes, and YOLOv8 80.
+    assert described((1, 84, 84), size=(64, 64), names=str(list(coco.NAMES))).layout == "yolov8"
+    assert described((1, 84, 84), size=(64, 64), names=str([f"c{number}" for number in range(79)])).layout == "yolov5"
+    assert described((1, 84, 21), size=(32, 32), **ULTRALYTICS).layout == "yolov8"
+
+
+def test_a_person_or_our_metadata_says_the_layout_where_both_could_be() -> None:
+    names = Hints(names=tuple(f"c{number}" for number in range(5)))
+    refused((1, 9, 10), match="say --layout", hints=names, size=(320, 320))
+    layouts: list[Layout] = ["yolov5", "yolov8"]
+    for layout in layouts:
+        said: dict[str, Any] = {"gongwei.layout": layout}
+        assert described((1, 9, 10), hints=names, size=(320, 320), **said).layout == layout
+        said = {"names": str(list(coco.NAMES[:5]))}
+        assert described((1, 9, 10), hints=Hints(layout=layout), size=(320, 320), **said).layout == layout
+    refused(DETECTOR, match="known: yolov5, yolov8; say --layout", **{"gongwei.layout": "yolov6"})
+    refused(
+        DETECTOR, match=r"is not YOLOv8's \[batch, 4 \+ classes, boxes\]: export such", hints=Hints(layout="yolov8")
+    )
+
+
+def test_exports_that_sort_out_their_boxes_themselves_are_refused_with_how_to_export() -> None:
+    refused((1, 300, 6), match="export it with nms=False end2end=False", **ULTRALYTICS, end2end="True")
+    refused((1, 300, 6), match="export it with nms=False", **ULTRALYTICS, args="{'batch': 1, 'nms': True}")
+    refused((1, 300, 84), match="is not YOLOv8's", **ULTRALYTICS)  # RT-DETR
 
 
 @pytest.mark.parametrize("text", ["['good', 'bad']", "{1: 'bad', 0: 'good'}"])
@@ -83,9 +138,11 @@ def test_names_that_cannot_be_read(text: str) -> None:
 def test_what_is_unknown_is_asked_for() -> None:
     refused((1, 100, 7), match="2 classes and no names.*--labels")
     refused((1, 100, 7), match="2 classes, but 3 names", names="['a', 'b', 'c']")
-    refused((1, 84, 8400), match="export a YOLOv5 model")
-    refused((1, 100, None), match="the last one fixed")
-    refused((1, 100, 4), match="not YOLOv5's")
+    refused((1, 100, None), match=r"YOLOv5's .* or YOLOv8's .*: say --layout")
+    refused((1, 10, 12), match=r"say --layout yolov5 or --layout yolov8")
+    refused((1, 100, 4), match=r"not YOLOv5's .* nor YOLOv8's .*: export such a model")
+    refused((None, None, None), match="export such a model")
+    refused((1, 25200, 85), (None, None, 160, 160), match="prototypes is not fixed")
     refused((1, 2, 3, 4, 5), match="no known task.*--task")
     refused(DETECTOR, match="'pose'.*known: detect", task="pose")
     refused(DETECTOR, match="--size", size=(None, None))
@@ -116,6 +173,15 @@ def test_std_of_zero_is_refused() -> None:
 
 def test_a_mean_that_is_no_number_is_refused() -> None:
     refused((1, 2), match="finite", hints=Hints(names=("a", "b"), mean=(float("nan"),), std=(1,), fit="crop"))
+
+
+def test_describe_keeps_what_the_weights_are(tmp_path: Path) -> None:
+    source, target = tmp_path / "zoo.onnx", tmp_path / "copy.onnx"
+    source.write_bytes(make(Order(kind=find("yolov5n"), size=(64, 64), classes=2)).SerializeToString())
+    describing.describe(source, target, Hints(names=("a", "b"), layout="yolov5"))
+    signature = OnnxEngine.load(target, threads=1).signature
+    model = describe(signature, Hints(), "copy")
+    assert (model.random, model.names, signature.metadata["gongwei.layout"]) == (True, ("a", "b"), "yolov5")
 
 
 def test_describe_writes_what_the_worker_reads(tmp_path: Path) -> None:
@@ -285,16 +351,30 @@ def said(**words: Any) -> Hints:
 def test_flags_are_read(tmp_path: Path) -> None:
     labels = tmp_path / "names.txt"
     labels.write_text("\ufeffgood\nbad one\n\n", encoding="utf-8")
-    found = said(task="detect", labels=labels, size="320x416", mean="1,2,3", std="4", fit="crop")
+    found = said(task="detect", labels=labels, size="320x416", mean="1,2,3", std="4", fit="crop", layout="yolov8")
     assert found == Hints(
-        task="detect", names=("good", "bad one"), size=(320, 416), mean=(1, 2, 3), std=(4,), fit="crop"
+        task="detect",
+        names=("good", "bad one"),
+        size=(320, 416),
+        mean=(1, 2, 3),
+        std=(4,),
+        fit="crop",
+        layout="yolov8",
     )
     assert said() == Hints()
 
 
 @pytest.mark.parametrize(
     "words",
-    [{"task": "pose"}, {"size": "640"}, {"size": "0x5"}, {"mean": "1,2"}, {"std": "one"}, {"fit": "fill"}],
+    [
+        {"task": "pose"},
+        {"size": "640"},
+        {"size": "0x5"},
+        {"mean": "1,2"},
+        {"std": "one"},
+        {"fit": "fill"},
+        {"layout": "v8"},
+    ],
     ids=str,
 )
 def test_flags_that_cannot_be_are_named(words: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -14,10 +15,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from broker import desk
 from broker.line import Model as LineModel
 from broker.line import to_toml
+from broker.troubles import present
 from broker.wire import List
 from clients.camera import Camera
 from ops.rolling import open_sessions, workers_of
@@ -31,6 +34,7 @@ from tests.world import World
 from workers import tiny
 from workers.describe import describe
 from workers.model import Hints
+from workers.operate import table
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
@@ -81,6 +85,21 @@ def test_stand_ins_are_no_workers_to_be_restarted() -> None:
     sessions = desk.listed(world.router, List()).sessions
     assert workers_of(sessions, "det") == ["a", "b", "w1"]
     assert open_sessions(sessions) == {"det": 3, "seg": 1}
+
+
+def test_random_weights_are_shown_and_told_as_a_trouble() -> None:
+    world = World(cameras=1, models=("det",))
+    world.calm(0.2)
+    assert list(present(world.router)) == []
+    world.from_worker("zoo", ready("zoos", worker="zoo", random=True))
+    world.turn()
+    (trouble,) = present(world.router)
+    assert ("random" in trouble.what, trouble.about) == (True, (("model", "det"),))
+    listed = desk.listed(world.router, List())
+    assert [one.random for one in listed.sessions] == [False, True]
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(table(listed))
+    assert [" random" in line for line in console.export_text().splitlines()[1:]] == [False, True]
 
 
 # --- real processes --------------------------------------------------------------------------------------------------
@@ -193,6 +212,53 @@ def test_a_rolling_restart_and_a_new_version_under_load_lose_nothing(tmp_path: P
     versions = list(dict.fromkeys(used))
     assert len(versions) == 2
     assert used == sorted(used, key=versions.index), "an older version after a newer one"
+
+
+@contextmanager
+def kept_alive(line: Processes, name: str) -> Iterator[None]:
+    """Process `name` is started again whenever it ends: what a supervisor does."""
+    enough = threading.Event()
+
+    def keep() -> None:
+        while not enough.wait(0.05):
+            if line.running[name].poll() is not None:
+                line.restart(name)
+
+    keeper = threading.Thread(target=keep)
+    keeper.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        keeper.join(10)
+
+
+@pytest.mark.slow
+def test_a_worker_of_two_models_is_let_go_when_both_have_stand_ins(tmp_path: Path) -> None:
+    """Under load. Each model is served by this one worker alone."""
+    with Processes(tmp_path, {"one": "fake:", "two": "fake:"}, ["cam1"]) as line:
+        models = {name: LineModel(file="fake:delay=0.002") for name in ("one", "two")}
+        line.path.write_text(to_toml(msgspec.structs.replace(line.line, models=models)), encoding="utf-8")
+        line.start("join", "broker", "join", "--line", str(line.path))
+        line.start("broker", "broker", "start", "--line", str(line.path))
+        both = ("--model", "one", "--model", "two", "--name", "both")
+        line.start("both", "workers", "start", "--line", str(line.path), *both)
+        wait_open(line, 2)
+        finish = threading.Event()
+        with Camera("cam1", endpoint=line.line.endpoints.frontend, deadline=60.0) as camera, kept_alive(line, "both"):
+            feeder = Feeder(camera, 1 << 30, finish)
+            feeder.start()
+            told = command("ops", "rolling-restart", str(line.path))
+            finish.set()
+            feeder.join(60)
+            assert camera.flush(30)
+            assert camera.stats.complete == feeder.sent
+        assert told.returncode == 0, told.stderr
+        steps = [text.split(" is ")[0].split(" drained")[0] for text in told.stderr.splitlines()]
+        assert steps == ["one: one-stand-in", "two: two-stand-in", "both:"]
+        assert told.stdout == "restarted: both\n"
+        report = line.report()
+    assert report["requeued"] == 0
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -192,14 +193,25 @@ def running(path: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+def within(text: str, port: int) -> bool:
+    """Whether one of the ports and ranges (7001-7004) in `text` is or holds `port`."""
+    found = [pair.split("-") for pair in re.findall(r"\d+(?:-\d+)?", text)]
+    return any(int(low) <= port <= int(high[0] if high else low) for low, *high in found)
+
+
 def test_a_line_that_runs_is_not_started_again_and_not_disturbed(bare_line: Path) -> None:
     with running(bare_line) as process:
         children = psutil.Process(process.pid).children()
         code, output = run("up", str(bare_line))
         assert code == 1
-        refused = [line for line in output.splitlines() if ": taken by " in line]
-        assert len(refused) == 8 + 3  # its endpoints, and the metrics of join, broker and recorder
-        assert "is this line running already?" in output
+        (refused,) = [line for line in output.splitlines() if "taken by " in line]
+        assert "a line runs here already: ports " in refused
+        described = line_file.load(bare_line).endpoints
+        for port in (int(described.frontend.rpartition(":")[2]), described.metrics + 2):
+            assert within(refused, port)
+        code, output = run("doctor", "--line", str(bare_line), "--json")
+        told = [one for one in json.loads(output) if "taken" in one["found"]]
+        assert (code, [one["name"] for one in told]) == (1, ["ports"])
         assert psutil.Process(process.pid).children() == children
         assert all(child.is_running() for child in children)
 

@@ -12,6 +12,7 @@ import zmq
 from broker.line import CameraEntry, Endpoints, Line, Model, Route, Station
 from ops import ports
 from ops.demo_line import endpoints, free_ports
+from ops.doctor import Check
 
 needs_ipc = pytest.mark.skipif(
     not (zmq.has("ipc") and hasattr(socket, "AF_UNIX")), reason="no ipc here, or Python cannot look at it"
@@ -64,6 +65,18 @@ def test_the_metrics_port_of_a_worker_elsewhere_is_not(taken: int, free: Line) -
 def test_a_session_port_that_is_taken_is_told_and_keeps_no_line_from_starting(taken: int, free: Line) -> None:
     assert ports.unusable(free) == []
     assert [(check.name, check.state) for check in ports.checks(free)] == [(f"session port {taken}", "failed")]
+
+
+def test_session_ports_of_which_the_same_is_to_be_said_are_one_check() -> None:
+    found = [ports.port_check("session", "192.0.2.1", port) for port in (7100, 7101, 7102, 7105)]
+    (check,) = ports.alike([check for check in found if check is not None])
+    assert check.name == "session ports 7100-7102, 7105"
+    assert "no address of this machine" in check.found
+
+
+def test_a_line_whose_broker_is_elsewhere_does_not_run_here(free: Line) -> None:
+    found = [Check(name="frontend port 1", state="failed", found="taken by x", advice=ports._TAKEN)]
+    assert ports.running(found, free) == []
 
 
 def test_what_is_to_be_done_is_said_once_for_all_addresses() -> None:

@@ -16,9 +16,11 @@ import pytest
 import zmq
 
 from broker import wire
+from broker.missed import AGAIN_AFTER, ANSWER_WITHIN, Missed
 from broker.recorder import Recorder
 from broker.recorder_server import RecorderServer
-from broker.wire import Ask, Copy, Encoding, Key, Picture, Published
+from broker.wire import Ask, Copy, Encoding, End, Entry, Gone, Key, Page, Picture, Published, Since
+from tests.join_broker import when_free
 
 Context = zmq.Context[zmq.Socket[bytes]]
 BOOT = "c0ffee000000"
@@ -217,11 +219,16 @@ class Rig:
             context.socket(zmq.PUB),
             context.socket(zmq.DEALER),
         )
-        ends: dict[str, Any] = {name: endpoint(name) for name in ("copies", "live", "pictures")}
+        ends: dict[str, Any] = {name: endpoint(name) for name in ("copies", "live", "catchup", "pictures")}
         for socket in (self.copies, self.live, self.asks):
             socket.linger = 0
+        self.catchup = context.socket(zmq.ROUTER)
+        self.catchup.linger = 0
+        self.live_at = ends["live"]
+        self.stream: list[Entry] = []  # all that the join has published
         self.copies.bind(ends["copies"])
         self.live.bind(ends["live"])
+        self.catchup.bind(ends["catchup"])
         self.server = RecorderServer(folder=folder, memory=8, disk=8, keep=["ng"], context=context, **ends)
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
@@ -231,7 +238,7 @@ class Rig:
     def close(self) -> None:
         self.server.stop()
         self.thread.join(PATIENCE)
-        for socket in (self.copies, self.live, self.asks):
+        for socket in (self.copies, self.live, self.asks, self.catchup):
             socket.close()
         assert not self.thread.is_alive()
 
@@ -243,6 +250,27 @@ class Rig:
         body = {"camera": key.camera, "boot": key.boot, "seq": key.seq, "verdict": verdict, "more": [1, 2]}
         header = msgspec.msgpack.encode(Published(ledger_id="l", seq=1, previous=None))
         self.live.send_multipart([f"frame/{key.camera}/".encode(), header, msgspec.msgpack.encode(body)])
+
+    def commit(self, key: Key, verdict: str) -> None:
+        """Publish the next of a stream that can be caught up with."""
+        body = msgspec.msgpack.encode({"camera": key.camera, "boot": key.boot, "seq": key.seq, "verdict": verdict})
+        seq, topic = len(self.stream) + 1, f"frame/{key.camera}/"
+        entry = Entry(topic=topic, seq=seq, previous=seq - 1 or None, body=body)
+        self.stream.append(entry)
+        header = msgspec.msgpack.encode(Published(ledger_id="l", seq=seq, previous=entry.previous))
+        self.live.send_multipart([topic.encode(), header, body])
+
+    def answer(self) -> Since | None:
+        """Answer a question of the recorder, if there is one, as the join does."""
+        if not self.catchup.poll(10):
+            return None
+        identity, *segments = self.catchup.recv_multipart()
+        since: Any = wire.decode_message(segments)
+        items = [entry for entry in self.stream if entry.seq > since.seq][:2]
+        answer: Any = Page(ledger_id="l", items=items) if items else End(ledger_id="l", seq=len(self.stream))
+        self.catchup.send_multipart([identity, *wire.encode(answer)])
+        assert isinstance(since, Since)
+        return since
 
     def ask(self, key: Key) -> tuple[Picture, bytes]:
         self.asks.send_multipart(wire.encode(Ask(key=key)))
@@ -302,3 +330,139 @@ def test_bad_bytes_stop_nothing(rig: Rig) -> None:
         return bool(rig.server.counts["pictures_kept_total", "ng"])
 
     wait_for(published)
+
+
+# --- verdicts that did not come --------------------------------------------------------------------------------------
+
+
+def kept(rig: Rig) -> int:
+    return rig.server.counts["pictures_kept_total", "ng"]
+
+
+def test_verdicts_of_while_the_live_door_was_shut_are_asked_for(rig: Rig, transport: str) -> None:
+    if transport == "inproc":
+        pytest.skip("nothing is shut within a process")
+    wait_for(rig.answer)  # where the stream stands
+    for seq in range(6):
+        rig.copy(key(seq))
+    wait_for(lambda: all(rig.ask(key(seq))[0].found for seq in range(6)))
+
+    def first_is_kept() -> bool:
+        rig.answer()
+        if not kept(rig):
+            rig.commit(key(0), "ng")
+        return bool(kept(rig))
+
+    wait_for(first_is_kept)
+    endpoint = rig.live.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+    rig.live.unbind(endpoint)
+    for seq in range(1, 6):
+        rig.commit(key(seq), "ng")
+    when_free(lambda: rig.live.bind(endpoint))
+
+    def all_are_kept() -> bool:
+        rig.answer()
+        return kept(rig) == 6
+
+    wait_for(all_are_kept)
+    assert rig.server.counts["verdicts_caught_up_total",] >= 5
+
+
+def test_a_verdict_that_the_stream_lost_is_asked_for(rig: Rig) -> None:
+    """Whoever sees the next of its topic knows."""
+    wait_for(rig.answer)
+    for seq in range(3):
+        rig.copy(key(seq))
+    wait_for(lambda: all(rig.ask(key(seq))[0].found for seq in range(3)))
+
+    def first_is_kept() -> bool:
+        rig.answer()
+        if not kept(rig):
+            rig.commit(key(0), "ng")
+        return bool(kept(rig))
+
+    wait_for(first_is_kept)
+    body = msgspec.msgpack.encode({"camera": "cam1", "boot": BOOT, "seq": 1, "verdict": "ng"})
+    seq = len(rig.stream) + 1
+    rig.stream.append(Entry(topic="frame/cam1/", seq=seq, previous=seq - 1, body=body))  # and not sent
+    rig.commit(key(2), "ng")
+
+    def all_are_kept() -> bool:
+        rig.answer()
+        return kept(rig) == 3
+
+    wait_for(all_are_kept)
+
+
+def test_a_join_that_is_silent_is_asked_again(rig: Rig) -> None:
+    wait_for(lambda: rig.catchup.poll(10))
+    rig.catchup.recv_multipart()  # and no answer
+    wait_for(rig.answer)
+
+
+def test_verdicts_that_are_gone_are_counted(rig: Rig) -> None:
+    wait_for(lambda: rig.catchup.poll(10))
+    identity, *_ = rig.catchup.recv_multipart()
+    rig.catchup.send_multipart([identity, *wire.encode(Gone(ledger_id="l", oldest=5))])
+    wait_for(lambda: rig.server.counts["verdicts_gone_total",] == 1)
+
+
+def came(seq: int, previous: int | None, ledger: str = "l") -> Published:
+    return Published(ledger_id=ledger, seq=seq, previous=previous)
+
+
+def page(*seqs: int) -> Page:
+    return Page(ledger_id="l", items=[Entry(topic="frame/a/", seq=seq, previous=None, body=b"") for seq in seqs])
+
+
+def seqs(entries: list[Entry]) -> list[int]:
+    return [entry.seq for entry in entries]
+
+
+def test_nothing_is_asked_as_long_as_nothing_is_missing() -> None:
+    missed = Missed()
+    assert missed.question(0.0) is None
+    missed.connected()
+    first = missed.question(0.0)
+    assert first is not None and first.ledger_id == "" and missed.question(0.0) is None
+    missed.answered(End(ledger_id="l", seq=7), 0.0)
+    again = missed.question(AGAIN_AFTER)
+    assert again == Since(ledger_id="l", seq=7, topics=["frame/"]), "once more: a subscription takes a moment"
+    missed.answered(End(ledger_id="l", seq=7), AGAIN_AFTER)
+    missed.live("frame/a/", came(9, 3))  # before it began
+    missed.live("frame/b/", came(10, None))
+    missed.live("frame/a/", came(12, 9))
+    assert missed.question(100.0) is None
+
+
+def test_a_gap_is_asked_for_page_by_page_from_the_last_that_came() -> None:
+    missed = Missed()
+    missed.live("frame/a/", came(3, 1))
+    missed.live("frame/b/", came(4, None))
+    missed.live("frame/a/", came(9, 7))
+    question = missed.question(0.0)
+    assert question is not None and question.seq == 3
+    assert seqs(missed.answered(page(4, 7), 0.0)) == [4, 7]
+    question = missed.question(0.0)
+    assert question is not None and question.seq == 7
+    missed.answered(End(ledger_id="l", seq=9), 0.0)
+    assert missed.question(0.0) is None
+
+
+def test_a_question_without_an_answer_is_asked_again() -> None:
+    missed = Missed()
+    missed.connected()
+    assert missed.question(0.0) is not None and not missed.overdue(0.0)
+    assert missed.overdue(ANSWER_WITHIN) and missed.question(ANSWER_WITHIN) is not None
+
+
+def test_another_ledger_is_followed_from_its_oldest() -> None:
+    missed = Missed()
+    missed.live("frame/a/", came(30, 29))
+    missed.connected()
+    assert missed.question(0.0) is not None
+    missed.answered(Gone(ledger_id="new", oldest=1), 0.0)
+    assert missed.question(0.0) == Since(ledger_id="new", seq=0, topics=["frame/"])
+    missed.answered(End(ledger_id="new", seq=0), 0.0)
+    missed.live("frame/a/", came(1, None, "new"))
+    assert missed.question(0.5) is None

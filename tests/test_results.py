@@ -21,8 +21,9 @@ from broker.ledger import Ledger
 from broker.wire import Ask, Copy, Entry, Key, Picture, Published
 from clients.cursor import Cursor, Position, Step
 from clients.joined import Joined, JoinedPart, MalformedResult, read
+from clients.past import HistoryGone
 from clients.pictures import Pictures
-from clients.results import HistoryGone, Results
+from clients.results import Results
 from tests.join_broker import PATIENCE, FakeBroker, when_free
 from tests.join_world import BOOT, Bench, Items, body
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
@@ -27,10 +28,13 @@ from broker.report import report
 from broker.retention import (
     FOR_EVER,
     FULL_FOR,
+    LATE_SHARE,
     LEAST_BYTES,
     LOOK_EVERY,
+    MOST_ROWS,
     STEP_PAGES,
     TIDY_EVERY,
+    TIDY_WITHIN,
     Delete,
     Holding,
     Keep,
@@ -39,7 +43,7 @@ from broker.retention import (
     Tidy,
     keep,
 )
-from broker.rows import SEQ_BITS, BootRow, FrameRow, PlanRow, PublishedRow, ResultRow, Rows, TopicRow
+from broker.rows import SEQ_BITS, BootRow, FrameRow, PlanRow, PublishedRow, ResultRow, Rows, SkipRow, TopicRow
 from broker.turn import Counts
 from broker.wire import BootNote, End, Gone, Key, Note, Page, Since, SkipNote, Suspect, Suspicion
 from ops.report import Consumed, Told, reconcile
@@ -105,6 +109,10 @@ def holding(used: int = 0, free: int = 0, oldest: float | None = WALL, shrinks: 
     return Holding((used + free) * MB // 4096, free * MB // 4096, 4096, shrinks, oldest)
 
 
+def old(before: float, wall: float) -> Delete:
+    return Delete(before, closed_before=wall - FORGET_AFTER)
+
+
 def test_without_a_limit_nothing_is_ever_done() -> None:
     retention = Retention(FOR_EVER)
     assert not retention.due(1e9) and retention.next_due() is None
@@ -112,10 +120,20 @@ def test_without_a_limit_nothing_is_ever_done() -> None:
     assert keep(0.0, 0.0).for_ever and keep(1.5, 2.0) == Keep(129600.0, 2 << 30)
 
 
+@pytest.mark.parametrize("gb", [0.01, 0.03124])
+def test_less_than_the_least_is_refused_and_not_raised_in_silence(gb: float, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"found {gb}; the least is 0\.03125"):
+        keep(0.0, gb)
+    ledger = tmp_path / "ledger.sqlite"
+    told = CliRunner().invoke(app, ["join", "--ledger", str(ledger), "--keep-gb", str(gb)])
+    assert told.exit_code == 2 and f"--keep-gb: found {gb}; the least is 0.03125" in told.output
+    assert not ledger.exists()
+
+
 def test_what_is_too_old_is_deleted_when_nothing_waits() -> None:
     retention = Retention(Keep(seconds=100.0))
     assert retention.decide(0.0, WALL + 101, holding(1 << 20), idle=False) is None
-    assert retention.decide(0.0, WALL + 101, holding(), idle=True) == Delete(WALL + 1)
+    assert retention.decide(0.0, WALL + 101, holding(), idle=True) == old(WALL + 1, WALL + 101)
     assert retention.decide(0.0, WALL + 99, holding(), idle=True) == Tidy(WALL + 99 - FORGET_AFTER)
     assert retention.decide(0.0, WALL + 101, holding(oldest=None), idle=True) is None
 
@@ -126,9 +144,8 @@ def test_the_limit_is_held_even_while_messages_wait() -> None:
         used: [retention.decide(0.0, WALL, holding(used), idle) for idle in (True, False)] for used in (60, 70, 74)
     }
     assert decided[60][0] == Tidy(WALL - FORGET_AFTER) and decided[60][1] is None
-    assert decided[70] == [Delete(math.inf), None]
-    assert decided[74] == [Delete(math.inf), Delete(math.inf)]
-    assert Keep(bytes=1).limit == LEAST_BYTES
+    assert decided[70] == [old(math.inf, WALL), None]
+    assert decided[74] == [old(math.inf, WALL), old(math.inf, WALL)]
 
 
 def test_a_file_that_is_larger_than_its_limit_gives_free_pages_back() -> None:
@@ -158,18 +175,18 @@ def test_a_clock_that_is_set_makes_nothing_older(jump: float) -> None:
     retention.decide(0.0, WALL, holding(), idle=True)
     assert not isinstance(retention.decide(1.0, WALL + 1 + jump, holding(), idle=True), Delete)
     decided = retention.decide(102.0, WALL + 102 + max(jump, 0.0), holding(), idle=True)
-    assert decided == Delete(WALL + 2)
+    assert decided == old(WALL + 2, WALL + 102)
 
 
 def test_a_full_disk_is_a_limit_for_a_while() -> None:
     retention = Retention(Keep(seconds=1e9))
     assert retention.disk_full(5.0, holding(50)) and retention.due(5.0)
-    assert retention.decide(5.0, WALL, holding(50), idle=False) == Delete(math.inf)
+    assert retention.decide(5.0, WALL, holding(50), idle=False) == old(math.inf, WALL)
     assert retention.decide(5.0, WALL, holding(40, 10), idle=False) is None
     assert retention.decide(6.0, WALL, holding(40, 10), idle=True) == Tidy(WALL - FORGET_AFTER), "no room is given away"
     without = holding(50)._replace(spare=False)
-    assert retention.decide(5.0 + FULL_FOR, WALL, without, idle=False) == Delete(math.inf)
-    assert retention.decide(5.0 + FULL_FOR, WALL, holding(50), idle=False) is None
+    assert retention.decide(5.0 + FULL_FOR, WALL, without, idle=False) == old(math.inf, WALL)
+    assert not isinstance(retention.decide(5.0 + FULL_FOR, WALL, holding(50), idle=False), Delete)
 
 
 # --- what is deleted, and what stays ---------------------------------------------------------------------------------
@@ -468,6 +485,20 @@ def test_a_ledger_of_version_1_is_taken_over(tmp_path: Path) -> None:
         assert db.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
 
 
+def test_skips_of_version_2_count_from_the_day_on_which_they_are_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    began = time.time()
+    with Ledger(path) as ledger:
+        begin(ledger)
+        ledger.commit(Rows(skips=[SkipRow(1 << SEQ_BITS, "no_credit", 0.0)]))
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript("DROP INDEX skips_noted; ALTER TABLE skips DROP COLUMN noted_at; PRAGMA user_version = 2")
+    assert report(path)["skips"] == {"lone": 1}
+    with Ledger(path) as ledger:
+        oldest = ledger.holding().oldest
+        assert oldest is not None and began - 1 <= oldest <= time.time()
+
+
 def test_plans_and_line_files_that_nothing_needs_go_at_a_start(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with Ledger(path) as ledger:
@@ -487,3 +518,130 @@ def test_plans_and_line_files_that_nothing_needs_go_at_a_start(tmp_path: Path) -
         assert [plan.plan for plan in snapshot.plans] == [1]
         assert len(snapshot.lines) == 8
         assert ledger._db is not None and ledger._db.execute("SELECT count(*) FROM lines").fetchone() == (9,)
+
+
+# --- a line that never rests -----------------------------------------------------------------------------------------
+
+
+class Busy:
+    """A ledger with an age limit, written turn after turn with no idle moment; a turn is a second of its clock."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        limit = Keep(seconds=seconds)
+        self.ledger = Ledger(path, limit)
+        self.retention = Retention(limit)
+        self.keeper = Keeper(self.ledger, self.retention, Counts())
+        self.now = 0.0
+
+    def turn(self, rows: Rows) -> None:
+        self.ledger.commit(rows)
+        self.now += 1.0
+        self.keeper.turn(self.now, WALL + self.now, idle=False)
+
+    def kept(self, table: str) -> int:
+        assert self.ledger._db is not None
+        return int(self.ledger._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[Busy]:
+    line = Busy(tmp_path / "ledger.sqlite", 20.0)
+    with line.ledger:
+        begin(line.ledger)
+        yield line
+
+
+def test_what_is_too_old_goes_as_quickly_as_a_line_without_rest_writes(busy: Busy) -> None:
+    """A turn writes more than a step's time is enough for; what is kept is of the last seconds all the same."""
+    each = 600
+    most = 0
+    for number in range(80):
+        busy.turn(turn_of(number * each, each, 10, WALL + busy.now))
+        most = max(most, busy.kept("frames"))
+    assert most <= each * (20 * (1 + LATE_SHARE) + 3)
+    told = report(busy.ledger.path)
+    assert told["accepted"] == 80 * each and told["frames"] + told["deleted"]["frames"] == 80 * each
+
+
+def test_a_backlog_of_before_gets_less_on_a_line_without_rest(busy: Busy) -> None:
+    each, old = 300, 6000
+    busy.ledger.commit(turn_of(0, old, 10, WALL - 1000.0))
+    kept = [busy.kept("frames")]
+    for number in range(60):
+        busy.turn(turn_of(old + number * each, each, 10, WALL + busy.now))
+        kept.append(busy.kept("frames"))
+    assert all(after <= before for before, after in pairwise(kept[: kept.index(min(kept)) + 1])), "none of them grows"
+    assert report(busy.ledger.path)["oldest_at"] >= WALL
+
+
+def test_skips_go_with_age_though_their_camera_sends_no_frame(busy: Busy) -> None:
+    """More in a turn than one batch."""
+    each, start = 1000, 1 << SEQ_BITS
+    most = 0
+    for number in range(60):
+        first = start + number * each
+        busy.turn(Rows(skips=[SkipRow(first + n, "no_credit", WALL + busy.now) for n in range(each)]))
+        most = max(most, busy.kept("skips"))
+    assert most <= each * (20 * (1 + LATE_SHARE) + 3)
+    told = report(busy.ledger.path)
+    assert told["skips"] == {"lone": 60 * each} and told["deleted"]["skips"] == 60 * each - busy.kept("skips")
+    assert busy.ledger.gone(start) and not busy.ledger.gone(start + 60 * each - 1)
+
+
+def test_skips_between_frames_do_not_stay_behind(busy: Busy) -> None:
+    """Many skips for each frame, as of a camera whose triggers come too quick."""
+    start = 1 << SEQ_BITS
+    for number in range(60):
+        rows = turn_of(number * 1000, 1, 10, WALL + busy.now)
+        rows.published[0] = rows.published[0]._replace(seq=number + 1, previous=number or None)
+        rows.skips = [SkipRow(start + number * 1000 + n, "no_credit", WALL + busy.now) for n in range(1, 1000)]
+        busy.turn(rows)
+    assert busy.kept("skips") <= 1000 * (20 * (1 + LATE_SHARE) + 3)
+
+
+def test_parts_go_on_a_line_without_rest(busy: Busy) -> None:
+    each = 400
+    for number in range(80):
+        rows = turn_of(number * each, each, 10, WALL + busy.now)
+        parts = range(number * each + 1, (number + 1) * each + 1)
+        rows.frames = [
+            row._replace(part=f"p{part}", part_row=part) for row, part in zip(rows.frames, parts, strict=True)
+        ]
+        rows.parts = [(part, "press", f"p{part}", WALL + busy.now) for part in parts]
+        rows.closed_parts = [(WALL + busy.now, "complete", "ok", part) for part in parts]
+        busy.turn(rows)
+    assert busy.kept("parts") <= each * (20 * (1 + LATE_SHARE) + FORGET_AFTER + 4)
+    assert sum(report(busy.ledger.path)["parts"]["press"].values()) == 80 * each
+
+
+def test_work_of_one_step_has_a_bound(busy: Busy) -> None:
+    step = busy.retention.decide(1.0, WALL, holding(oldest=WALL - 1000)._replace(written=0), idle=False)
+    assert isinstance(step, Delete) and step.least == 0
+    step = busy.retention.decide(2.0, WALL, holding(oldest=WALL - 1000)._replace(written=10_000_000), idle=False)
+    assert isinstance(step, Delete) and step.least == MOST_ROWS
+    busy.retention.done(2.0, step, 0.01, found=True)
+    assert busy.retention.due(2.0), "what is owed goes on at once"
+
+
+def test_boots_that_ended_go_on_a_line_without_rest() -> None:
+    retention = Retention(Keep(seconds=100.0))
+    young = holding(oldest=WALL)
+    assert retention.decide(0.0, WALL, young, idle=False) is None
+    assert retention.decide(TIDY_WITHIN, WALL + 1, young, idle=False) == Tidy(WALL + 1 - FORGET_AFTER)
+    assert retention.decide(TIDY_WITHIN + 1, WALL + 2, young, idle=False) is None
+
+
+def test_skips_count_where_only_size_is_limited(tmp_path: Path) -> None:
+    """A ledger that holds nothing else is kept within its limit."""
+    limit = Keep(bytes=LEAST_BYTES)
+    with Ledger(tmp_path / "ledger.sqlite", limit) as ledger:
+        begin(ledger)
+        keeper = Keeper(ledger, Retention(limit), Counts())
+        for number in range(70):
+            first = (1 << SEQ_BITS) + number * 10_000
+            rows = [SkipRow(first + n, "no_credit" * 5, WALL + number) for n in range(10_000)]
+            ledger.commit(Rows(skips=rows))
+            for _ in range(3):
+                keeper.turn(float(number), WALL + number, idle=False)
+        assert ledger.size() <= limit.limit
+    assert report(tmp_path / "ledger.sqlite")["deleted"]["skips"] > 0

@@ -209,12 +209,39 @@ def test_a_lost_session_requeues_and_the_report_says_how_many() -> None:
     for _ in range(2):
         world.cameras["cam0"].shoot(LONG)
     world.exchange()
-    world.kill_worker("w1")
+    world.crash_worker("w1")
     world.start_worker("det")
     world.calm(10.0)
     check_settled(world)
     assert world.router.counts["requeued_total", "det"] == 2
     assert world.ledger.suspects == {(Key("cam0", "b0", 0), "det"): 1}
+
+
+def test_a_frame_whose_workers_fall_silent_is_tried_elsewhere_and_never_called_poison() -> None:
+    """Workers that are cut off, starved or stopped may live: it says nothing against what they had."""
+    world = World(cameras=1, models=("det",))
+    world.start_worker("det")
+    world.calm(0.3)
+    world.cameras["cam0"].shoot(LONG)
+    world.exchange()
+    sessions = world.router.dispatcher.roster.sessions
+    for _ in range(CRASH_LIMIT + 1):
+        until = world.now + 10.0
+        while not (
+            holding := [s.worker.name for s in sessions.values() if s.in_flight and s.worker.name in world.workers]
+        ):
+            assert world.now < until, "it was given up"
+            world.now += 0.01
+            for worker in world.workers.values():
+                worker.beat()
+            world.exchange()
+        world.kill_worker(holding[0])
+        world.start_worker("det")
+    world.calm(10.0)
+    check_settled(world)
+    assert world.ledger.statuses[Key("cam0", "b0", 0), "det"] == ("ok", "")
+    assert world.router.counts["sessions_lost_total", "det", "no_beat"] == CRASH_LIMIT + 1
+    assert not world.ledger.suspects and not world.router.counts["poison_total", "det"]
 
 
 def test_an_answer_that_the_join_gave_up_before_it_knew_the_frame_settles_nothing() -> None:
@@ -282,7 +309,7 @@ def poison(world: World, key: Key, crashes: int, *, settle: bool = True) -> None
             worker.beat()
             worker.take()
             if done < crashes and worker.jobs and worker.jobs[0].key == key:
-                world.kill_worker(worker.name)
+                world.crash_worker(worker.name)
                 world.start_worker(worker.model)
                 done += 1
                 continue
@@ -431,6 +458,33 @@ def test_a_second_live_camera_of_the_same_name_is_refused_and_a_dead_one_is_repl
     world.now += 2.0
     router.from_camera(world.now, b"impostor", Hello(camera="cam0", boot="b1", protocol=1))
     assert router.admission.publishers["cam0"].boot == "b1"
+
+
+@pytest.mark.parametrize("away", [0.1, 5.0])
+def test_what_an_older_connection_still_brings_in_does_not_draw_the_answers_there(away: float) -> None:
+    """After a cut TCP delivers what was sent before it, and that may come after the greeting on a new connection."""
+    world = World(cameras=1)
+    world.calm(0.2)
+    router = world.router
+    greeting = Hello(camera="cam0", boot=world.cameras["cam0"].boot, protocol=1)
+    world.now += away
+    router.end_turn(world.now)  # after 5 s the broker has given the camera up
+    router.outbox.clear()
+    router.from_camera(world.now, b"newer", greeting)
+    router.from_camera(world.now, b"cam0", greeting)
+    assert [identity for identity, _ in router.outbox.to_cameras] == [b"newer"]
+    assert router.admission.publishers["cam0"].identity == b"newer"
+    assert router.counts["stale_total", "hello"] == 1
+
+
+def test_another_boot_of_a_camera_may_greet_on_any_connection() -> None:
+    world = World(cameras=1)
+    world.calm(0.2)
+    router = world.router
+    for boot in ("b1", "b2", "b1"):
+        world.now += 2.0
+        router.from_camera(world.now, b"same", Hello(camera="cam0", boot=boot, protocol=1))
+        assert router.admission.publishers["cam0"].boot == boot
 
 
 def test_skips_and_ends_of_boots_are_recorded() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from zmq.auth import load_certificate
 from broker import keyring, keys, security
 from broker import line as line_file
 from broker.__main__ import app as broker_app
+from broker.changes import changes
 from broker.denials import Denials
 from broker.keyring import Keyring
 from broker.keys import KeysError
-from broker.line import KeyEntry, Line, LineError, Security, changes, from_flags, parse, to_toml
+from broker.line import KeyEntry, Line, LineError, Security, from_flags, parse, to_toml
 from broker.rereading import Rereading
 from broker.security import Guard, session_door
 from clients.__main__ import app as clients_app
@@ -199,14 +201,42 @@ def test_without_a_line_file_flags_say_all(tmp_path: Path) -> None:
             keyring.allowed([wrong])
 
 
-def test_refusals_are_counted_each_and_told_seldom(capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals_are_counted_each_and_told_once_by_door_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
     denials = Denials(every=3600.0)
-    for _ in range(100):
-        denials.count("unknown_key", "frontend", "x" * 1000)
-    assert denials.counts["denied_total", "unknown_key"] == 100
+    began = time.monotonic()
+    for door in ("frontend", "backend"):
+        for _ in range(38):
+            denials.count("unknown_key", door, "10.0.0.7", "cam9")
+    denials.count("handshake", "backend")
+    assert denials.counts["denied_total", "unknown_key"] == 76
+    said = told(capsys)
+    assert len(said) == 3 and all("10.0.0.7" in line and "cam9" in line for line in said[:2])
+    denials.turn(began + 3599.0)
+    assert not told(capsys), "the window is open"
+    denials.turn(began + 3700.0)
+    said = told(capsys)
+    assert len(said) == 2 and all("and 37 more" in line for line in said)
+    denials.turn(began + 9999.0)
+    assert not told(capsys), "nothing came since"
+    for _ in range(2):
+        denials.count("unknown_key", "frontend")
+    denials.close()
+    assert ["and 1 more" in line for line in told(capsys)] == [False, True]
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
     said = capsys.readouterr()
-    assert (said.out + said.err).count("refused at the door") == 1
-    assert "x" * 81 not in said.out + said.err
+    return [line for line in (said.out + said.err).splitlines() if "refused at the door" in line]
+
+
+def test_the_log_calls_a_key_by_its_name_or_its_beginning(made: Keys) -> None:
+    guard = Guard(made.security().keys)
+    gone = made.own["camera"].public
+    assert guard.named(gone) == "camera"
+    assert guard.named(made.stranger.public) == f"not listed: {made.stranger.public[:12]}..."
+    guard.renew(made.security("camera").keys)
+    assert guard.named(gone) == "camera (no longer listed)"
+    assert security.plain(session_door(gone)) == "session" and security.plain("live") == "live"
 
 
 def test_a_changed_line_file_is_read_again_once(line: Line, made: Keys, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from clients.errors import SourceError
 from clients.fake import FakeCapture
 from clients.live import LiveCapture, open_live, without_password
-from clients.sources import Shot, open_source, pictures_in
+from clients.sources import DECODED, SENT_AS_IS, Shot, open_source, pictures_in
 from clients.synthetic import SyntheticCamera
 
 IMAGE = np.full((24, 32, 3), 90, np.uint8)
@@ -246,3 +246,10 @@ def test_a_real_stream_is_cut_and_comes_back(stream: str) -> None:
     source._back_off = 0.001
     shots = taken(source, lambda shots: source.connections >= 3)
     assert all(isinstance(shot.image, np.ndarray) and shot.image.shape == IMAGE.shape for shot in shots)
+
+
+def test_the_page_of_the_line_file_lists_every_form() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "line.md").read_text(encoding="utf-8")
+    section = page.partition("## `[cameras.NAME]`")[2].partition("## `[models.NAME]`")[0]
+    forms = [*SENT_AS_IS, *DECODED, "rtsp://…", "rtsps://…", "http://…", "https://…", "usb:0", "synthetic:1280x960"]
+    assert [form for form in forms if f"`{form}`" not in section] == []

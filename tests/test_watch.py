@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -24,8 +25,8 @@ from clients.board import Board, JsonLines, Lines, cells
 from clients.encoding import decode_image
 from clients.errors import ImageError
 from clients.joined import Joined, JoinedPart, Missing, MissingCamera
+from clients.past import HistoryGone
 from clients.pictures import Shown
-from clients.results import HistoryGone
 from clients.watch import Saver, Watch, body_of
 from tests.conftest import free_port
 
@@ -73,12 +74,16 @@ def part() -> JoinedPart:
 class Shelf:
     """Stands for `Results`: gives what it was given, and then nothing."""
 
+    live, catchup = "tcp://127.0.0.1:7004", "tcp://127.0.0.1:7005"
+
     def __init__(self, *given: Joined | JoinedPart | HistoryGone) -> None:
         self.given = list(given)
+        self.heard = 0
 
     def __next__(self) -> Joined | JoinedPart:
         if not self.given:
             raise StopIteration
+        self.heard += 1
         first = self.given.pop(0)
         if isinstance(first, HistoryGone):
             raise first
@@ -228,6 +233,8 @@ def test_a_line_says_what_was_found_and_what_is_missing() -> None:
     assert (name, verdict, milliseconds) == ("cam1/7", "NG", "12.3")
     assert what == "part p-1, no m2 (expired: queued), plate 1.00, 2 × dent 0.88"
     assert cells(frame(0), body_of(frame(0)))[4] == "nothing found"
+    untrained = frame(0, results={"zoo": {"detections": [DENT], "random": True}})
+    assert cells(untrained, body_of(untrained))[4] == "zoo: random weights, dent 0.88"
     assert cells(part(), body_of(part()))[1:] == ("s1 part p-7", "INCOMPLETE", "", "1 frames, no cam2 (no_frame)")
 
 
@@ -360,6 +367,47 @@ def test_the_command_fails_when_nothing_comes(tmp_path: Path) -> None:
     ends = [f"tcp://127.0.0.1:{free_port()}" for _ in range(2)]
     done = run("--live", ends[0], "--catchup", ends[1], "--timeout", "0.3")
     assert done.returncode == 1 and b"Traceback" not in done.stderr
+    assert f"no join answered at {ends[1]} in ".encode() in done.stderr and b"--catchup" in done.stderr
+
+
+def test_the_command_says_how_far_it_came(join: FakeJoin) -> None:
+    done = run(*join.options(), "--since", "0", "--frames", "11", "--timeout", "0.5")
+    assert done.returncode == 1
+    assert b"10 of 11 frames came, and then nothing for 0.5 s" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--live", "--catchup", "--pictures"])
+def test_an_address_that_is_none_is_a_usage_error(join: FakeJoin, option: str, tmp_path: Path) -> None:
+    done = run(*join.options(), "--since", "0", "--frames", "1", "--save", tmp_path, option, "nonsense")
+    assert done.returncode == 2, done.stderr
+    assert b"'nonsense' cannot be called on" in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_it_says_on_stderr_what_it_waits_for_and_when_that_answers(context: Context) -> None:
+    late = FakeJoin(context, frames=1)
+    words = [sys.executable, "-m", "clients", "watch", *late.options(), "--since", "0", "--frames", "1", "--json"]
+    environment = {**os.environ, "NO_COLOR": "1"}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment) as process:
+        assert process.stdout is not None and process.stderr is not None
+        waiting = process.stderr.readline()
+        assert b"waiting for the join, which does not answer" in waiting and late.catchup.encode() in waiting
+        with late:
+            assert b"the join answers" in process.stderr.readline()
+            (line,) = process.stdout.read().splitlines()
+            assert process.wait(PATIENCE) == 0
+    assert json.loads(line)["seq"] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C to one process of a console is not to be had")
+def test_stopped_before_any_join_has_answered_it_has_failed() -> None:
+    nobody = f"tcp://127.0.0.1:{free_port()}"
+    words = [sys.executable, "-m", "clients", "watch", "--live", nobody, "--catchup", nobody]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert b"no join answered" in process.stderr.read()
+        assert process.wait(PATIENCE) == 1
 
 
 def test_the_command_ends_when_its_reader_does(join: FakeJoin) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -21,8 +22,13 @@ import zmq
 
 from broker.wire import Beat, Drain, Ready, Void
 from tests.conftest import free_port
+from tests.darknet.cases import NEW_COORDS
+from tests.darknet.noise import weight_file
 from tests.test_worker import FakeBroker, grey, score
 from workers.engine.fake import EXIT_CODE, poison_picture
+from workers.engine.onnx import OnnxEngine
+from workers.zoo.cfg import parse
+from workers.zoo.plan import plan
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 30.0
@@ -150,7 +156,8 @@ def test_a_poison_picture_takes_the_process_with_it(broker: FakeBroker) -> None:
 
 
 def test_start_from_a_line_file(broker: FakeBroker, tmp_path: Path) -> None:
-    assert workers_command("tiny", str(tmp_path / "models" / "spots.onnx")).returncode == 0
+    made = workers_command("tiny", str(tmp_path / "models" / "spots.onnx"))
+    assert (made.returncode, "classes: white, red, green, blue" in made.stdout) == (0, True)
     line = tmp_path / "line.toml"
     line.write_text(
         f"""
@@ -209,15 +216,73 @@ def test_check_prints_and_gives_json(tmp_path: Path) -> None:
     canvas = np.full((480, 640, 3), 40, np.uint8)
     canvas[100:164, 200:264] = (0, 0, 255)
     picture.write_bytes(cv2.imencode(".png", canvas)[1].tobytes())
-    shown = workers_command("check", str(model), str(picture))
-    assert shown.returncode == 0
+    shown = workers_command("check", str(model), str(picture), cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
     assert "red" in shown.stdout
-    told = workers_command("check", str(model), str(picture), str(picture), "--json")
+    drawn = cv2.imread(str(tmp_path / "annotated" / "model-1-spot.jpg"))
+    assert drawn is not None and drawn.shape[0] > 480, "the picture under a banner"
+    assert np.abs(drawn[-480:].astype(int) - canvas).max(axis=2).sum() > 255 * 100, "nothing was drawn"
+    told = workers_command("check", str(model), str(picture), str(picture), "--json", cwd=tmp_path)
     bodies = [json.loads(text) for text in told.stdout.splitlines()]
     assert len(bodies) == 2
     (entry,) = bodies[0]["detections"]
     assert entry["name"] == "red"
     assert entry["box"] == pytest.approx([200, 100, 264, 164], abs=10)
+    assert len(list((tmp_path / "annotated").iterdir())) == 1
+    told = workers_command("check", str(model), str(picture), "--json", "--save", str(tmp_path / "two"))
+    assert Path(json.loads(told.stdout)["annotated"]).is_file()
+
+
+def test_import_of_a_darknet_model_is_found_by_its_name(tmp_path: Path) -> None:
+    cfg, weights, labels, picture = (tmp_path / name for name in ("Small.cfg", "small.weights", "a.names", "noise.png"))
+    cfg.write_text(NEW_COORDS, encoding="utf-8")
+    weights.write_bytes(weight_file(plan(parse(NEW_COORDS, "")), 1, np.ones(9, np.float32)))
+    labels.write_text("bolt\nnut\n螺丝\n", encoding="utf-8")
+    picture.write_bytes(
+        cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (70, 50, 3), np.uint8))[1].tobytes()
+    )
+    store = ["--store", str(tmp_path / "store")]
+    unnamed = workers_command("import", str(cfg), str(weights), *store)
+    assert unnamed.returncode == 1
+    assert "has 3 classes and no names; give them with --labels FILE" in unnamed.stderr
+    assert not (tmp_path / "store").exists()
+    done = workers_command("import", str(weights), str(cfg), "--labels", str(labels), "--fit", "letterbox", *store)
+    assert done.returncode == 0, done.stderr
+    assert "small: 3 classes, input 96x64, letterbox, 768 boxes, any batch" in done.stdout
+    told = workers_command("check", "small", str(picture), "--confidence", "0.01", "--json", *store, cwd=tmp_path)
+    assert {entry["name"] for entry in json.loads(told.stdout)["detections"]} <= {"bolt", "nut", "螺丝"}
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["small.onnx"]
+    said = OnnxEngine.load(tmp_path / "store" / "small.onnx", threads=1, device="cpu").signature.metadata
+    assert said["gongwei.source"] == "Small.cfg, small.weights"
+    assert said["gongwei.source_sha256"].split(", ")[0] == hashlib.sha256(cfg.read_bytes()).hexdigest()
+    assert (said["task"], said["imgsz"], said["gongwei.fit"]) == ("detect", "[96, 64]", "letterbox")
+
+
+def test_import_of_published_models_brings_coco_names(testdata: Path, tmp_path: Path) -> None:
+    files = [str(testdata / "models" / f"yolo-fastest-1.1.{end}") for end in ("cfg", "weights")]
+    done = workers_command("import", *files, "--store", str(tmp_path))
+    assert "yolo-fastest-1.1: 80 classes, input 320x320, stretch, 1500 boxes, any batch" in done.stdout, done.stderr
+    picture = str(testdata / "images" / "eagle.jpg")
+    told = workers_command("check", "yolo-fastest-1.1", picture, "--store", str(tmp_path), "--json")
+    (entry,) = json.loads(told.stdout)["detections"]
+    assert (entry["name"], entry["box"]) == ("bird", pytest.approx([223.6, 87.7, 587.6, 444.1], abs=0.5))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("a.cfg",), "a Darknet model is two files"),
+        (("a.onnx", "b.weights"), "a Darknet model is two files"),
+        (("a.cfg", "b.weights", "--name", "A B"), "'A B' is no model name"),
+        (("a.cfg", "b.weights"), "a.cfg: cannot be read"),
+        (("a.cfg", "b.weights", "--fit", "crop"), "'crop' is not one of 'letterbox', 'stretch'"),
+    ],
+)
+def test_import_says_what_is_wrong(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    ended = workers_command("import", *words, "--store", str(tmp_path / "store"), cwd=tmp_path)
+    assert ended.returncode == (2 if "--fit" in words else 1)
+    assert told in ended.stderr
+    assert not (tmp_path / "store").exists()
 
 
 def test_check_of_a_broken_picture_names_it(tmp_path: Path) -> None:
@@ -245,7 +310,7 @@ def test_describe_makes_a_classifier_self_sufficient(testdata: Path, tmp_path: P
     assert json.loads(told.stdout)["classes"][0]["name"] == "Egyptian cat"
 
 
-@pytest.mark.parametrize("command", [[], ["start"], ["check"], ["tiny"], ["describe"]], ids=str)
+@pytest.mark.parametrize("command", [[], ["start"], ["check"], ["tiny"], ["describe"], ["import"]], ids=str)
 def test_help_has_examples(command: list[str]) -> None:
     ended = workers_command(*command, "--help")
     assert ended.returncode == 0

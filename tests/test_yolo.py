@@ -6,13 +6,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from broker.wire import MAX_DETECTIONS
-from workers import classify, image, masks, yolo
+from workers import classify, coco, image, masks, yolo
 from workers.errors import OutputError
 from workers.model import Hints
 from workers.options import ModelOptions
@@ -52,7 +53,28 @@ def test_boxes_come_back_where_they_were(height: int, width: int, fit: Fit, data
     corners = [data.draw(st.floats(0, limit, width=32)) for limit in (width, height, width, height)]
     boxes = np.array([corners], np.float32)
     there = placement.to_input(boxes)
-    assert np.allclose(placement.to_frame(there), boxes, atol=1e-3 * max(height, width))
+    assert np.allclose(placement.to_frame(there), boxes, atol=2e-3)
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("frame", [(1080, 1920), (480, 640), (333, 517), (120, 100)])
+def test_what_is_seen_in_the_input_lies_where_the_formula_says(frame: tuple[int, int], fit: Fit) -> None:
+    """A round spot is drawn at a known place between pixels; its centre of mass in the input comes back to there."""
+    placement = place(frame, (320, 416), fit)
+    y, x = np.mgrid[: frame[0], : frame[1]] + 0.5
+    spread = 5 / min(placement.scale)
+    for share in ((0.5, 0.5), (0.413, 0.577), (0.561, 0.467)):
+        centre = (frame[1] * share[0] + 0.3, frame[0] * share[1] - 0.2)
+        spot = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * spread**2))
+        out = np.empty((3, 320, 416), np.float32)
+        grey = np.rint(255 * spot).astype(np.uint8)
+        fill(grey, placement, Scaling().table(), out)
+        top, left, height, width = placement.target
+        seen = out[0, top : top + height, left : left + width]
+        down, right = np.mgrid[:height, :width] + 0.5
+        found = (left + (seen * right).sum() / seen.sum(), top + (seen * down).sum() / seen.sum())
+        back = placement.to_frame(np.array([[*found, *found]], np.float32))[0, :2]
+        assert np.abs(back - centre).max() < 0.05 / min(1.0, *placement.scale)
 
 
 @pytest.mark.parametrize("fit", FITS)
@@ -130,6 +152,26 @@ def test_suppress_is_the_brute_force_answer(count: int, data: st.DataObject) -> 
     assert found.tolist() == brute_force(boxes, scores, classes, 0.4501)
 
 
+@given(hnp.arrays(np.float32, st.integers(0, 60), elements=st.integers(0, 9)), st.integers(1, 70))
+def test_the_strongest_are_the_first_of_a_stable_sort(scores: Array, count: int) -> None:
+    expected = sorted(range(len(scores)), key=lambda index: -scores[index])[:count]
+    assert yolo.strongest(scores, count).tolist() == expected
+
+
+@pytest.mark.parametrize("classes", [1, 3, 80])
+@pytest.mark.parametrize("limit", [1, 50, 300])
+def test_many_boxes_of_random_sizes_are_suppressed_as_by_brute_force(classes: int, limit: int) -> None:
+    """More than one block of them, in clusters, so that most are covered."""
+    random = np.random.default_rng(classes)
+    centres = random.integers(0, 12, (500, 2)) * 50 + random.normal(0, 6, (500, 2))
+    sides = random.uniform(20, 60, (500, 2))
+    boxes = np.concatenate((centres - sides / 2, centres + sides / 2), axis=1).astype(np.float32)
+    scores: Array = (random.permutation(500) / 500).astype(np.float32)
+    labels = random.integers(0, classes, 500)
+    found = yolo.suppress(boxes, scores, labels, 0.45, limit)
+    assert found.tolist() == brute_force(boxes, scores, labels, 0.45)[:limit]
+
+
 def rows(*entries: tuple[float, ...]) -> Array:
     return np.array(entries, np.float32)
 
@@ -151,6 +193,85 @@ def test_no_candidates() -> None:
     found = yolo.detect(np.zeros((25200, 85), np.float32), 80, 0.25, 0.45)
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
+
+
+def by_definition(output: Array, classes: int, confidence: float, iou: float) -> list[tuple[Any, ...]]:
+    """What is in YOLOv8's output, box by box in plain Python: class, score, corners, coefficients; best first."""
+    found = []
+    for box in output.T.tolist():
+        scores = box[4 : 4 + classes]
+        best = max(range(classes), key=lambda number: scores[number])
+        if scores[best] > np.float32(confidence):
+            x, y, width, height = box[:4]
+            sides = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+            found.append((best, scores[best], sides, box[4 + classes :]))
+    found.sort(key=lambda one: -one[1])
+    kept: list[tuple[Any, ...]] = []
+    for one in found:
+        if all(one[0] != other[0] or overlap(np.array(one[2]), np.array(other[2])) <= iou for other in kept):
+            kept.append(one)
+    return kept
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 40), st.integers(1, 5), st.sampled_from([0, 3]), st.data())
+def test_yolov8_boxes_are_those_of_the_definition(count: int, classes: int, more: int, data: st.DataObject) -> None:
+    # Whole halves: overlaps are then exact; scores differ, so that their order is certain.
+    centres = data.draw(hnp.arrays(np.float32, (2, count), elements=st.integers(0, 12)))
+    sides = data.draw(hnp.arrays(np.float32, (2, count), elements=st.integers(1, 12)))
+    order = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    scores = order.permutation(count * classes).reshape(classes, count) / max(1, count * classes)
+    output = np.concatenate((centres, sides, scores, order.random((more, count)))).astype(np.float32)
+    found = yolo.detect(output, classes, 0.3, 0.4501, "yolov8")
+    expected = by_definition(output, classes, 0.3, 0.4501)
+    assert found.classes.tolist() == [one[0] for one in expected]
+    assert found.scores.tolist() == [one[1] for one in expected]
+    assert found.boxes.tolist() == [one[2] for one in expected]
+    assert found.coefficients.tolist() == [one[3] for one in expected]
+
+
+@pytest.mark.parametrize("row", range(6))
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_yolov8_answer_that_is_no_number_is_not_nothing_found(row: int, value: float) -> None:
+    output = np.array([[50, 50, 20, 10, 0.2, 0.8], [9, 9, 2, 2, 0.1, 0.1]], np.float32).T.copy()
+    output[row, 0] = value
+    with pytest.raises(OutputError):
+        yolo.detect(output, 2, 0.25, 0.45, "yolov8")
+
+
+def test_the_two_layouts_of_one_picture_give_the_same_answer(testdata: Path, tmp_path: Path) -> None:
+    """A YOLOv5 export, turned round by its own graph: objectness is multiplied in, and boxes become columns."""
+    source, turned = testdata / "models" / "yolov5n-seg.onnx", tmp_path / "turned.onnx"
+    turn(source, turned)
+    picture = image.load(testdata / "images" / "person.jpg")
+    bodies = [
+        Runner.load(ModelOptions(name="m", source=path, hints=Hints(names=coco.NAMES)), 2).look(picture)
+        for path in (source, turned)
+    ]
+    assert bodies[0]["task"] == bodies[1]["task"] == "segment"
+    assert len(bodies[0]["detections"]) == len(bodies[1]["detections"]) > 1
+    for one, other in zip(bodies[0]["detections"], bodies[1]["detections"], strict=True):
+        assert (one["class"], one["box"]) == (other["class"], other["box"])
+        assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+        assert one["polygons"] == other["polygons"]
+
+
+def turn(source: Path, target: Path) -> None:
+    model = onnx.load(source)
+    graph = model.graph
+    numbers = {"i0": [0], "i4": [4], "i5": [5], "i85": [85], "i117": [117], "axis": [2]}
+    graph.initializer.extend(onnx.numpy_helper.from_array(np.array(value), name) for name, value in numbers.items())
+    parts = {"box": ("i0", "i4"), "objectness": ("i4", "i5"), "scores": ("i5", "i85"), "coefficients": ("i85", "i117")}
+    for node in graph.node:
+        node.output[:] = ["rows" if name == "output0" else name for name in node.output]
+    for name, bounds in parts.items():
+        graph.node.append(onnx.helper.make_node("Slice", ["rows", *bounds, "axis"], [name]))
+    graph.node.append(onnx.helper.make_node("Mul", ["scores", "objectness"], ["product"]))
+    graph.node.append(onnx.helper.make_node("Concat", ["box", "product", "coefficients"], ["table"], axis=2))
+    graph.node.append(onnx.helper.make_node("Transpose", ["table"], ["output0"], perm=[0, 2, 1]))
+    for side, length in zip(graph.output[0].type.tensor_type.shape.dim[1:], (116, 25200), strict=True):
+        side.dim_value = length
+    onnx.save(model, target)
 
 
 def test_classes_do_not_suppress_each_other() -> None:

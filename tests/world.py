@@ -308,6 +308,13 @@ class World:
         del self.workers[name]
         del self.to_worker[name]
 
+    def crash_worker(self, name: str) -> None:
+        """Its process ends: the broker sees the connections of its sessions break."""
+        self.kill_worker(name)
+        for session in list(self.router.dispatcher.roster.sessions.values()):
+            if session.worker.name == name:
+                self.router.lose(self.now, session, "disconnected")
+
     # --- links to the broker -----------------------------------------------------------------------------------------
 
     def from_camera(self, name: str, message: Message) -> None:

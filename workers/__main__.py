@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -15,75 +14,39 @@ from broker import log
 from broker.ending import when_asked_to_end
 from broker.keyring import BrokerKey, KeyOption, Keyring
 from broker.keys import KeysError
-from broker.line import Line, LineError
-from workers import heap, operate
-from workers.check import looked, show
+from workers import check, heap, importer, operate
+from workers.arguments import LineOption, fail, hints_of, line_of
 from workers.errors import WorkersError
-from workers.flags import Flags, hints, model_options
+from workers.flags import (
+    ConfidenceOption,
+    DeviceOption,
+    EngineThreadsOption,
+    FitOption,
+    Flags,
+    IouOption,
+    LabelsOption,
+    LayoutOption,
+    MeanOption,
+    SizeOption,
+    StdOption,
+    StoreOption,
+    TaskOption,
+    model_options,
+)
 from workers.metrics import served
-from workers.model import Hints
 from workers.worker import Worker, default_name
 from workers.zoo import command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 app.command("list")(operate.listing)
 app.command("stop")(operate.stop)
+app.command("check")(check.check)
+app.command("import")(importer.bring)
 app.command("zoo")(command.zoo)
 logger = log.get("workers")
 
 #: Exit code when a model thread had to be left behind.
 STUCK = 1
-
-LineOption = Annotated[Path | None, typer.Option("--line", help="The line file (TOML).", show_default=False)]
-StoreOption = Annotated[Path | None, typer.Option(help="Folder of models; default: this user's gongwei/models.")]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="cpu, or cuda where onnxruntime has it; default: the line file's, else cpu.")
-]
-ConfidenceOption = Annotated[
-    float | None,
-    typer.Option(
-        help="Least score of a detection; default: the line file's, else 0.25, or less where a rule asks for less.",
-        min=0,
-        max=1,
-    ),
-]
-IouOption = Annotated[
-    float | None,
-    typer.Option(
-        help="Boxes of a class that overlap by more are one; default: the line file's, else 0.45.", min=0, max=1
-    ),
-]
-EngineThreadsOption = Annotated[
-    int | None,
-    typer.Option(help="Threads in one call; 0: the cores, divided; default: the line file's, else 0.", min=0, max=1024),
-]
-TaskOption = Annotated[str | None, typer.Option(help="detect, segment or classify, where the file does not say.")]
-LabelsOption = Annotated[Path | None, typer.Option(help="File of class names, one per line.")]
-SizeOption = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of an input that the file leaves open.")]
-MeanOption = Annotated[str | None, typer.Option(help="Grey level 0..255 that becomes 0: one number, or R,G,B.")]
-StdOption = Annotated[str | None, typer.Option(help="What the rest is divided by: one number, or R,G,B.")]
-FitOption = Annotated[str | None, typer.Option(help="letterbox, stretch or crop.")]
-
-
-def _fail(message: str, code: int = 1) -> typer.Exit:
-    typer.echo(message, err=True)
-    return typer.Exit(code)
-
-
-def _line(path: Path | None) -> Line | None:
-    try:
-        return line_file.load(path) if path is not None else None
-    except LineError as error:
-        raise _fail(str(error), 2) from None
-
-
-def _hints(
-    task: str | None, labels: Path | None, size: str | None, mean: str | None, std: str | None, fit: str | None
-) -> Hints:
-    try:
-        return hints(task=task, labels=labels, size=size, mean=mean, std=std, fit=fit)
-    except WorkersError as error:
-        raise _fail(str(error), 2) from None
 
 
 @app.command()
@@ -106,6 +69,7 @@ def start(
     mean: MeanOption = None,
     std: StdOption = None,
     fit: FitOption = None,
+    layout: LayoutOption = None,
     key: KeyOption = None,
     broker_key: BrokerKey = "",
     metrics_port: Annotated[int, typer.Option(help="Prometheus port on loopback; 0: none.", min=0, max=65535)] = 0,
@@ -124,7 +88,7 @@ def start(
     """
     name = name or default_name()
     log.configure(json=json_log, level=log_level, process=f"worker {name}")
-    described = _line(line)
+    described = line_of(line)
     flags = Flags(
         threads=threads,
         max_batch=max_batch,
@@ -134,13 +98,13 @@ def start(
         confidence=confidence,
         iou=iou,
         store=store,
-        hints=_hints(task, labels, size, mean, std, fit),
+        hints=hints_of(task, labels, size, mean, std, fit, layout),
     )
     where = backend or (described.endpoints.backend if described is not None else line_file.Endpoints().backend)
     try:
         credentials = Keyring(described, line, key).credentials("worker", "broker", broker_key)
     except KeysError as error:
-        raise _fail(str(error), 2) from None
+        raise fail(str(error), 2) from None
     try:
         models = [model_options(word, flags, described, line.parent if line else Path()) for word in model]
         _serve(Worker(backend=where, models=models, name=name, watchdog=True, credentials=credentials), metrics_port)
@@ -163,64 +127,20 @@ def _serve(worker: Worker, metrics_port: int) -> None:
 
 
 @app.command()
-def check(
-    model: Annotated[str, typer.Argument(help="NAME, FILE.onnx or NAME=FILE.onnx.")],
-    images: Annotated[list[Path], typer.Argument(help="Pictures to look at.")],
-    line: LineOption = None,
-    engine_threads: EngineThreadsOption = None,
-    device: DeviceOption = None,
-    confidence: ConfidenceOption = None,
-    iou: IouOption = None,
-    store: StoreOption = None,
-    task: TaskOption = None,
-    labels: LabelsOption = None,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    fit: FitOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per picture.")] = False,
-) -> None:
-    """Look at pictures with the code of the workers, without a broker.
-
-    Examples:
-
-      workers check yolov5n.onnx bus.jpg
-
-      workers check mobilenet.onnx cat.png --labels names.txt --mean 127.5 --std 127.5 --fit stretch --json
-    """
-    log.configure(level="warning")
-    flags = Flags(
-        device=device,
-        engine_threads=engine_threads,
-        confidence=confidence,
-        iou=iou,
-        store=store,
-        hints=_hints(task, labels, size, mean, std, fit),
-    )
-    word = f"model={model}" if model.endswith(".onnx") and "=" not in model else model
-    try:
-        for path, body in looked(model_options(word, flags, _line(line), line.parent if line else Path()), images):
-            if as_json:
-                typer.echo(json.dumps({"image": str(path)} | body))
-            else:
-                show(path, body)
-    except WorkersError as error:
-        raise _fail(str(error)) from None
-
-
-@app.command()
 def tiny(out: Annotated[Path, typer.Argument(help="The ONNX file to write.")]) -> None:
     """Write a tiny detector of bright spots: a model for trials that needs no download.
 
+    Its classes are white, red, green and blue.
+
     Example:  workers tiny tiny.onnx
     """
-    from workers.tiny import make
+    from workers.tiny import NAMES, make
 
     try:
         make(out)
     except OSError as error:
-        raise _fail(f"{out}: cannot be written: {error.strerror}") from None
-    typer.echo(f"wrote {out} ({out.stat().st_size} bytes)")
+        raise fail(f"{out}: cannot be written: {error.strerror}") from None
+    typer.echo(f"wrote {out} ({out.stat().st_size} bytes), classes: {', '.join(NAMES)}")
 
 
 @app.command()
@@ -233,6 +153,7 @@ def describe(
     mean: MeanOption = None,
     std: StdOption = None,
     fit: FitOption = None,
+    layout: LayoutOption = None,
 ) -> None:
     """Copy a model with its task, classes and scaling written into it, so that a line needs only its name.
 
@@ -241,9 +162,9 @@ def describe(
     from workers import describe as described
 
     try:
-        metadata = described.describe(source, out, _hints(task, labels, size, mean, std, fit))
+        metadata = described.describe(source, out, hints_of(task, labels, size, mean, std, fit, layout))
     except (WorkersError, OSError) as error:
-        raise _fail(str(error)) from None
+        raise fail(str(error)) from None
     for key, value in metadata.items():
         typer.echo(f"{key}: {value if len(value) <= 100 else value[:97] + '...'}")
 

@@ -2,35 +2,148 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final
 
+import cv2
+import typer
 from rich.console import Console
 from rich.table import Table
 
+from broker import log
+from clients.draw import annotate
 from workers import image
+from workers.arguments import LineOption, fail, hints_of, line_of
+from workers.errors import ImageError, WorkersError
+from workers.flags import (
+    ConfidenceOption,
+    DeviceOption,
+    EngineThreadsOption,
+    FitOption,
+    Flags,
+    IouOption,
+    LabelsOption,
+    LayoutOption,
+    MeanOption,
+    SizeOption,
+    StdOption,
+    StoreOption,
+    TaskOption,
+    model_options,
+)
+from workers.image import Picture
 from workers.options import ModelOptions
 from workers.runner import Runner
 from workers.worker import cores
 
+#: Where annotated pictures go unless --save says otherwise.
+ANNOTATED: Final = Path("annotated")
 
-def looked(options: ModelOptions, paths: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Each path and the result body of its picture. Raises WorkersError."""
+
+def check(
+    model: Annotated[str, typer.Argument(help="NAME, FILE.onnx or NAME=FILE.onnx.")],
+    images: Annotated[list[Path], typer.Argument(help="Pictures to look at.")],
+    save: Annotated[
+        Path | None, typer.Option(help="Folder of the annotated pictures; default: annotated, or none with --json.")
+    ] = None,
+    line: LineOption = None,
+    engine_threads: EngineThreadsOption = None,
+    device: DeviceOption = None,
+    confidence: ConfidenceOption = None,
+    iou: IouOption = None,
+    store: StoreOption = None,
+    task: TaskOption = None,
+    labels: LabelsOption = None,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    fit: FitOption = None,
+    layout: LayoutOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per picture.")] = False,
+) -> None:
+    """Look at pictures with the code of the workers, without a broker: what is found is printed, and drawn on copies.
+
+    Examples:
+
+      workers check yolov5n.onnx bus.jpg
+
+      workers check mobilenet.onnx cat.png --labels names.txt --mean 127.5 --std 127.5 --fit stretch --json
+    """
+    log.configure(level="warning")
+    flags = Flags(
+        device=device,
+        engine_threads=engine_threads,
+        confidence=confidence,
+        iou=iou,
+        store=store,
+        hints=hints_of(task, labels, size, mean, std, fit, layout),
+    )
+    word = f"model={model}" if model.endswith(".onnx") and "=" not in model else model
+    folder = save or (None if as_json else ANNOTATED)
+    try:
+        options = model_options(word, flags, line_of(line), line.parent if line else Path())
+        for number, (path, picture, body) in enumerate(looked(options, images), 1):
+            drawn = None if folder is None else folder / f"{options.name}-{number}-{path.stem}.jpg"
+            if drawn is not None:
+                draw(drawn, picture, {"camera": options.name, "seq": path.name, "results": {options.name: body}})
+            _tell(path, body, drawn, as_json)
+    except (WorkersError, OSError) as error:
+        raise fail(str(error)) from None
+
+
+def looked(options: ModelOptions, paths: list[Path]) -> Iterator[tuple[Path, Picture, dict[str, Any]]]:
+    """Each path, its picture, and the result body. Raises WorkersError."""
     runner = Runner.load(options, options.engine_threads or cores())
     runner.warm_up()
     for path in paths:
-        yield path, runner.look(image.load(path))
+        picture = image.load(path)
+        yield path, picture, runner.look(picture)
+
+
+def draw(path: Path, picture: Picture, frame: dict[str, Any]) -> None:
+    """Write a copy of the picture with what was found on it (see `clients.draw.annotate`) to `path`, a JPEG.
+
+    Raises ImageError or OSError.
+    """
+    drawn = annotate(picture, frame)
+    encoded, data = cv2.imencode(".jpg", drawn)
+    if not encoded:
+        raise ImageError("unencodable", f"{path}: a picture of {drawn.shape[1]}x{drawn.shape[0]} makes no JPEG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.tobytes())
 
 
 def show(path: Path, body: dict[str, Any]) -> None:
     """Print a result body as a table."""
     entries = body.get("detections", body.get("classes", []))
-    table = Table("class", "score", "box", "area", title=f"{path}: {len(entries)} {_kind(body)}", title_justify="left")
+    table = Table(
+        "class",
+        "score",
+        "box",
+        "area",
+        title=f"{path}: {len(entries)} {_kind(body)}{_warning(body)}",
+        title_justify="left",
+    )
     for entry in entries:
         box = " ".join(f"{edge:.0f}" for edge in entry.get("box", []))
         table.add_row(entry["name"], f"{entry['score']:.3f}", box, f"{entry['area']:.0f}" if "area" in entry else "")
     Console().print(table)
+
+
+def _tell(path: Path, body: dict[str, Any], drawn: Path | None, as_json: bool) -> None:
+    if as_json:
+        saved = {} if drawn is None else {"annotated": str(drawn)}
+        typer.echo(json.dumps({"image": str(path)} | body | saved))
+        return
+    show(path, body)
+    if drawn is not None:
+        typer.echo(f"wrote {drawn}")
+
+
+def _warning(body: dict[str, Any]) -> str:
+    return " of random weights" if body.get("random") else ""
 
 
 def _kind(body: dict[str, Any]) -> str:

@@ -5,35 +5,29 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any, Final
 
 import zmq
 
-from broker import curve, log, silence
+from broker import log, silence
 from broker.curve import Credentials
 from broker.silence import Silence
 from broker.wire import (
-    BATCH_LIMIT,
-    HEADER_LIMIT,
-    RECONNECT_IVL,
-    RECONNECT_IVL_MAX,
     Beat,
     Drain,
     Endpoint,
     Message,
-    Ready,
     Void,
     WireError,
     data_endpoint,
     decode_message,
-    encode,
 )
 from workers.connection import Connection
 from workers.errors import WorkersError
+from workers.member import Member
 from workers.metrics import Metrics
 from workers.outbox import Outbox
-from workers.registration import REPEAT, Registration, State, class_names
+from workers.registration import REPEAT, Registration, State
 from workers.session import Session
 from workers.watchdog import Watchdog
 
@@ -41,20 +35,8 @@ logger = log.get(__name__)
 
 #: Seconds between two beats; the broker misses a worker after 0.35.
 BEAT: Final = 0.1
-#: Messages that wait for the broker inside ZeroMQ; what is more waits in the Outbox.
-SEND_LIMIT: Final = 64
 #: Seconds that closing a session's threads may take before they are left behind.
 STOP_TIMEOUT: Final = 2.0
-
-
-@dataclass(slots=True)
-class Member:
-    """A session and its present registration."""
-
-    session: Session
-    registration: Registration
-    #: Why the broker closed it last; the same again is not logged again.
-    reason: str = ""
 
 
 class Control:
@@ -90,16 +72,15 @@ class Control:
 
     def run(self, context: zmq.Context[Any], drain_timeout: float) -> None:
         """Serve until `stopping`, then drain for at most `drain_timeout` seconds. Raises WorkersError."""
-        with context.socket(zmq.DEALER) as dealer, Connection(dealer, self._backend) as self._connection:
-            self._connect(dealer)
+        with Connection(context, self._backend, self._credentials) as self._connection:
             poller = zmq.Poller()
             try:
                 for member in self._members:
                     member.session.start(context)
                     poller.register(member.session.answers, zmq.POLLIN)
                 while not self.stopping.is_set() and not self._dismissed():
-                    self._turn(dealer, poller)
-                self._drain(dealer, poller, drain_timeout)
+                    self._turn(poller)
+                self._drain(poller, drain_timeout)
             finally:
                 if self._watchdog is not None:
                     self._watchdog.cancel()
@@ -112,66 +93,38 @@ class Control:
         """The broker has let every session go for good: an operator stopped them, or another version took over."""
         return all(member.registration.state is State.ENDED for member in self._members)
 
-    def _connect(self, dealer: zmq.Socket[bytes]) -> None:
-        # No ZMQ_IMMEDIATE: with it libzmq (4.3.5) aborts when a connection breaks while a message is read. `_send` asks
-        # the monitor instead whether there is a connection: what waited for one would grow stale.
-        dealer.sndhwm = SEND_LIMIT
-        dealer.linger = 1000
-        dealer.maxmsgsize = BATCH_LIMIT + HEADER_LIMIT
-        dealer.reconnect_ivl, dealer.reconnect_ivl_max = RECONNECT_IVL, RECONNECT_IVL_MAX
-        dealer.handshake_ivl = 2000
-        dealer.heartbeat_ivl, dealer.heartbeat_timeout = 1000, 3000
-        curve.call(dealer, self._backend, self._credentials)
-        try:
-            dealer.connect(self._backend)
-        except zmq.ZMQError as error:
-            raise WorkersError(f"backend {self._backend}: {error}; say --backend tcp://HOST:PORT") from None
-
-    def _turn(self, dealer: zmq.Socket[bytes], poller: zmq.Poller) -> None:
+    def _turn(self, poller: zmq.Poller) -> None:
         """Say what is due, wait for a message or the next beat, and pass on what came."""
-        self._register(dealer, time.monotonic())
-        self._beat(dealer, time.monotonic())
+        self._register(time.monotonic())
+        self._beat(time.monotonic())
         waits = len(self._outbox) > 0 and self._connection.there()
+        dealer = self._connection.socket
         poller.register(dealer, zmq.POLLIN | (zmq.POLLOUT if waits else 0))
         readable = dict(poller.poll(math.ceil(1000 * max(0.0, self._beat_due - time.monotonic()))))
         heard = bool(readable.get(dealer, 0) & zmq.POLLIN)
         if heard:
-            self._listen(dealer)
+            self._listen()
         self._tell_silence(heard, time.monotonic())
         for member in self._members:
             if member.session.answers in readable:
                 self._collect(member.session.answers)
-        self._flush(dealer)
+        self._flush()
 
-    def _register(self, dealer: zmq.Socket[bytes], now: float) -> None:
+    def _register(self, now: float) -> None:
         for member in self._members:
             session = member.session
             # A session whose thread hangs would only be handed more frames to lose.
             healthy = session.exec_age(now) <= session.exec_timeout
-            if healthy and member.registration.ready_due(now) and self._send(dealer, self._ready(member)):
+            if healthy and member.registration.ready_due(now) and self._connection.send(member.ready(self._name)):
                 member.registration.ready_sent(now)
 
-    def _ready(self, member: Member) -> Ready:
-        session, registration = member.session, member.registration
-        return Ready(
-            worker=self._name,
-            session=registration.session,
-            model=registration.model,
-            sha256=session.runner.engine.signature.sha256,
-            max_batch=session.runner.max_batch,
-            exec_timeout=session.exec_timeout,
-            grant=session.window,
-            depth=session.window,
-            classes=class_names(session.runner.model.names),
-        )
-
-    def _beat(self, dealer: zmq.Socket[bytes], now: float) -> None:
+    def _beat(self, now: float) -> None:
         if now < self._beat_due:
             return
         self._beat_due = now + BEAT
         beats = [m.session.beat(m.registration.session, now) for m in self._members if m.registration.announced]
         if beats:
-            self._reached = self._send(dealer, Beat(worker=self._name, sessions=beats))
+            self._reached = self._connection.send(Beat(worker=self._name, sessions=beats))
         if any(not member.session.alive() for member in self._members):
             raise WorkersError("a model thread ended with an error, see the log above; start the worker again")
         if self._watchdog is not None and all(m.session.exec_age(now) <= m.session.exec_timeout for m in self._members):
@@ -188,12 +141,10 @@ class Control:
             case "back":
                 logger.info("the broker answers again", backend=self._backend)
 
-    def _listen(self, dealer: zmq.Socket[bytes]) -> None:
-        while True:
+    def _listen(self) -> None:
+        while (segments := self._connection.receive()) is not None:
             try:
-                self._hear(decode_message(dealer.recv_multipart(zmq.NOBLOCK)))
-            except zmq.Again:
-                return
+                self._hear(decode_message(segments))
             except WireError as error:
                 self._metrics.refused.labels(error.reason).inc()
                 logger.warning("message refused", reason=error.reason, detail=str(error))
@@ -220,21 +171,9 @@ class Control:
             if member.registration.voided(message.session, message.reason, time.monotonic()):
                 member.session.close()
                 if message.reason != member.reason:
-                    self._tell(member, message)
+                    member.tell(message)
                 member.reason = message.reason
         self._show_sessions()
-
-    def _tell(self, member: Member, message: Void) -> None:
-        said = {"session": member.session.label, "id": message.session, "reason": message.reason}
-        match message.reason:
-            case "unknown_model":
-                logger.warning("the broker's line does not name this model: add it and reload; asking again", **said)
-            case "too_many_sessions":
-                logger.warning("the broker takes no more sessions: raise limits.sessions; asking again", **said)
-            case "other_version":
-                logger.warning("the line wants another version of this model; asking again", **said)
-            case _:
-                logger.info("session closed", **said)
 
     def _collect(self, answers: zmq.Socket[bytes]) -> None:
         while True:
@@ -247,24 +186,14 @@ class Control:
                 self._metrics.discarded.inc(discarded)
                 logger.warning("results discarded: the broker is away", count=discarded)
 
-    def _flush(self, dealer: zmq.Socket[bytes]) -> None:
+    def _flush(self) -> None:
         while (waiting := self._outbox.next()) is not None:
             message, count = waiting
-            if not self._send(dealer, message):
+            if not self._connection.send(message):
                 return
             self._outbox.sent(count)
 
-    def _send(self, dealer: zmq.Socket[bytes], message: Message) -> bool:
-        """False: no broker is there to take it."""
-        if not self._connection.there():
-            return False
-        try:
-            dealer.send_multipart(encode(message), zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
-
-    def _drain(self, dealer: zmq.Socket[bytes], poller: zmq.Poller, timeout: float) -> None:
+    def _drain(self, poller: zmq.Poller, timeout: float) -> None:
         """Ask for no more jobs, finish those that came, wait for the broker's word."""
         deadline = time.monotonic() + timeout
         for member in self._members:
@@ -274,17 +203,17 @@ class Control:
             if self.hurry.is_set() or time.monotonic() >= deadline:
                 logger.warning("ended before everything in flight was done", waiting=len(self._outbox))
                 return
-            self._ask_to_drain(dealer, time.monotonic())
+            self._ask_to_drain(time.monotonic())
             # Read before the turn that collects the answers: idle then means that they are in the outbox after it.
             finished = self._finished()
-            self._turn(dealer, poller)
+            self._turn(poller)
 
-    def _ask_to_drain(self, dealer: zmq.Socket[bytes], now: float) -> None:
+    def _ask_to_drain(self, now: float) -> None:
         draining = [m for m in self._members if m.registration.state is State.DRAINING]
         if not draining or now < self._drain_due:
             return
         self._drain_due = now + REPEAT
-        sent = self._send(dealer, Drain(worker=self._name, sessions=[m.registration.session for m in draining]))
+        sent = self._connection.send(Drain(worker=self._name, sessions=[m.registration.session for m in draining]))
         if not sent:  # nobody is there to say that all is done; what is in flight was lost with the broker
             for member in draining:
                 member.registration.end()

@@ -10,6 +10,7 @@ from onnx import helper
 
 from workers.engine import Shape, Signature
 from workers.errors import ModelError
+from workers.layout import LAYOUT
 from workers.model import FIT, MEAN, STD, Hints, check_names
 
 
@@ -47,6 +48,7 @@ def written(hints: Hints) -> dict[str, str]:
         MEAN: _listed(hints.mean),
         STD: _listed(hints.std),
         FIT: hints.fit,
+        LAYOUT: hints.layout,
     }
     return {key: value for key, value in said.items() if value is not None}
 

@@ -1,15 +1,18 @@
-"""The command line's words about models, and a line file's, made into ModelOptions."""
+"""The command line's flags about models, and a line file's words, made into ModelOptions."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Annotated, TypeVar, get_args
+
+import typer
 
 from broker.line import Line, Model
 from workers.engine.fake import PREFIX, Fake
 from workers.errors import ModelError
+from workers.layout import Layout
 from workers.model import Hints, Task
 from workers.options import CONFIDENCE, IOU, ModelOptions
 from workers.placement import Fit
@@ -17,6 +20,38 @@ from workers.store import check_name, default_store, find
 
 T = TypeVar("T")
 Word = TypeVar("Word", bound=str)
+
+StoreOption = Annotated[Path | None, typer.Option(help="Folder of models; default: this user's gongwei/models.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu, or cuda where onnxruntime has it; default: the line file's, else cpu.")
+]
+ConfidenceOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Least score of a detection; default: the line file's, else 0.25, or less where a rule asks for less.",
+        min=0,
+        max=1,
+    ),
+]
+IouOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Boxes of a class that overlap by more are one; default: the line file's, else 0.45.", min=0, max=1
+    ),
+]
+EngineThreadsOption = Annotated[
+    int | None,
+    typer.Option(help="Threads in one call; 0: the cores, divided; default: the line file's, else 0.", min=0, max=1024),
+]
+TaskOption = Annotated[str | None, typer.Option(help="detect, segment or classify, where the file does not say.")]
+LabelsOption = Annotated[Path | None, typer.Option(help="File of class names, one per line.")]
+SizeOption = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of an input that the file leaves open.")]
+MeanOption = Annotated[str | None, typer.Option(help="Grey level 0..255 that becomes 0: one number, or R,G,B.")]
+StdOption = Annotated[str | None, typer.Option(help="What the rest is divided by: one number, or R,G,B.")]
+FitOption = Annotated[str | None, typer.Option(help="letterbox, stretch or crop.")]
+LayoutOption = Annotated[
+    str | None, typer.Option(help="yolov5 or yolov8: how a detector's boxes are laid out, where both could be.")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +101,14 @@ def least_confidence(line: Line | None, model: str) -> float:
 
 
 def hints(
-    *, task: str | None, labels: Path | None, size: str | None, mean: str | None, std: str | None, fit: str | None
+    *,
+    task: str | None,
+    labels: Path | None,
+    size: str | None,
+    mean: str | None,
+    std: str | None,
+    fit: str | None,
+    layout: str | None = None,
 ) -> Hints:
     """What the flags say about a model. Raises ModelError naming the flag and what it takes."""
     return Hints(
@@ -76,6 +118,7 @@ def hints(
         mean=_numbers("--mean", mean) if mean is not None else None,
         std=_numbers("--std", std) if std is not None else None,
         fit=_choice("--fit", fit, get_args(Fit)),
+        layout=_choice("--layout", layout, get_args(Layout)),
     )
 
 

@@ -9,7 +9,8 @@ import zmq
 
 from broker import curve, log
 from broker.curve import Credentials
-from broker.wire import HEADER_LIMIT, RECONNECT_IVL, RECONNECT_IVL_MAX, Job, WireError, decode
+from broker.redial import keep_trying
+from broker.wire import HEADER_LIMIT, Job, WireError, decode
 from workers import image
 from workers.batch import Batches, Tally, Work
 from workers.errors import ImageError
@@ -84,8 +85,7 @@ class Intake:
         pull.linger = 0
         pull.rcvhwm = RECEIVE_LIMIT
         pull.maxmsgsize = 4 * image.pixel_limit() + HEADER_LIMIT
-        pull.reconnect_ivl = RECONNECT_IVL
-        pull.reconnect_ivl_max = RECONNECT_IVL_MAX
+        keep_trying(pull)
         curve.call(pull, endpoint, self._credentials)
         try:
             pull.connect(endpoint)

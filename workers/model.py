@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
-from workers import coco
-from workers.engine import Shape, Signature
+from workers import coco, layout
+from workers.engine import Signature
 from workers.errors import ModelError
+from workers.layout import Layout
 from workers.placement import Fit, Scaling
-from workers.yolo import HEAD
 
 Task: TypeAlias = Literal["detect", "segment", "classify"]
 
@@ -43,31 +43,40 @@ class Hints:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     fit: Fit | None = None
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model as the worker uses it. `size`: (height, width) of its input; `batch`: its fixed batch, None: any."""
+    """A model as the worker uses it. `size`: (height, width) of its input; `batch`: its fixed batch, None: any;
+    `random`: its weights are, so that what it answers is no answer."""
 
     task: Task
+    layout: Layout
     names: tuple[str, ...]
     size: tuple[int, int]
     batch: int | None
     scaling: Scaling
     fit: Fit
+    random: bool = False
 
 
 def describe(signature: Signature, hints: Hints, where: str) -> Model:
     """The model in a file (`where`, for error texts). Raises ModelError with the flag that would help."""
     task = hints.task or _task(signature, where)
     scaling, fit = _scaling(task, signature.metadata, hints, where)
+    names = hints.names or names_in(signature.metadata, where)
+    size = hints.size or _size(signature, where)
+    laid_out, count = _count(task, signature, hints, len(names) if names else None, size, where)
     return Model(
         task=task,
-        names=_names(_classes(task, signature.outputs, where), signature.metadata, hints, where),
-        size=hints.size or _size(signature, where),
+        layout=laid_out,
+        names=_names(count, names, where),
+        size=size,
         batch=signature.input[0],
         scaling=scaling,
         fit=fit,
+        random=_random(signature.metadata, where),
     )
 
 
@@ -75,7 +84,8 @@ def check_names(signature: Signature, hints: Hints, where: str) -> None:
     """Raises ModelError when `hints` has other than one name per class; says nothing where the file leaves the number
     of classes open."""
     try:
-        count = _classes(hints.task or _task(signature, where), signature.outputs, where)
+        task, names = hints.task or _task(signature, where), len(hints.names) if hints.names else None
+        count = _count(task, signature, hints, names, hints.size, where)[1]
     except ModelError:
         return
     if hints.names:
@@ -100,31 +110,26 @@ def _task(signature: Signature, where: str) -> Task:
     raise ModelError(f"{where}: outputs {list(signature.outputs)} are of no known task; say --task, or export again")
 
 
-def _classes(task: Task, outputs: tuple[Shape, ...], where: str) -> int:
-    """How many classes the outputs have room for."""
+def _count(
+    task: Task, signature: Signature, hints: Hints, names: int | None, size: tuple[int, int] | None, where: str
+) -> tuple[Layout, int]:
+    """The layout of the outputs, and how many classes they have room for."""
+    outputs = signature.outputs
     ranks = {"detect": [3], "segment": [3, 4], "classify": [2]}[task]
-    last = outputs[0][-1] if outputs and outputs[0] else None
-    if [len(shape) for shape in outputs] != ranks or last is None:
-        raise ModelError(
-            f"{where}: {task} needs outputs of {ranks} dimensions, the last one fixed; has {list(outputs)}"
-        )
+    if [len(shape) for shape in outputs] != ranks:
+        raise ModelError(f"{where}: {task} needs outputs of {ranks} dimensions; has {list(outputs)}")
     if task == "classify":
-        return last
-    rows, coefficients = outputs[0][1], 0
-    if task == "segment":
-        if outputs[1][1] is None:
-            raise ModelError(f"{where}: the number of mask prototypes is not fixed; export with a fixed one")
-        coefficients = outputs[1][1]
-    if last - HEAD - coefficients < 1 or (rows is not None and rows < last and last > 1000):
-        raise ModelError(
-            f"{where}: output {list(outputs[0])} is not YOLOv5's [batch, boxes, {HEAD} + classes]"
-            " (YOLOv8 and later turn it round and have no objectness): export a YOLOv5 model"
-        )
-    return last - HEAD - coefficients
+        if outputs[0][1] is None:
+            raise ModelError(f"{where}: the number of classes is not fixed; export with a fixed one")
+        return "yolov5", outputs[0][1]
+    coefficients = outputs[1][1] if task == "segment" else 0
+    if coefficients is None:
+        raise ModelError(f"{where}: the number of mask prototypes is not fixed; export with a fixed one")
+    said = layout.written(signature.metadata, where)
+    return layout.choose(outputs[0], coefficients, names, size, hints.layout or said, where)
 
 
-def _names(count: int, metadata: Mapping[str, str], hints: Hints, where: str) -> tuple[str, ...]:
-    names = hints.names or names_in(metadata, where)
+def _names(count: int, names: tuple[str, ...] | None, where: str) -> tuple[str, ...]:
     if names is None and count == len(coco.NAMES):
         names = coco.NAMES
     if names is None:
@@ -196,6 +201,13 @@ def _fit(metadata: Mapping[str, str], where: str) -> Fit | None:
     if said is not None and said not in known:
         raise ModelError(f"{where}: its metadata says {FIT} {said!r}; known: {', '.join(known)}; say --fit")
     return next((fit for fit in known if fit == said), None)
+
+
+def _random(metadata: Mapping[str, str], where: str) -> bool:
+    said = metadata.get(WEIGHTS)
+    if said not in (None, RANDOM):
+        raise ModelError(f"{where}: its metadata says {WEIGHTS} {said[:80]!r}; known: {RANDOM}; make the file again")
+    return said == RANDOM
 
 
 def _numbers(metadata: Mapping[str, str], key: str, where: str) -> tuple[float, ...] | None:

@@ -133,7 +133,7 @@ def in_flight(sessions: list[SessionState]) -> str:
 
 
 def table(listed: Listed) -> Table:
-    """Sessions as a table; a version that is not the wanted one is marked."""
+    """Sessions as a table; a version that is not the wanted one is marked, and one with random weights."""
     shown = Table(box=None, pad_edge=False)
     for title in ("worker", "model", "version", "session", "state"):
         shown.add_column(title)
@@ -142,6 +142,7 @@ def table(listed: Listed) -> Table:
     for one in listed.sessions:
         wanted = listed.wanted.get(one.model, "")
         version = one.sha256[:SHORT] + (" (old)" if wanted and one.sha256 != wanted else "")
+        version += " random" if one.random else ""
         state = "draining" if one.draining else "open" if one.open else "opening"
         done = one.dispatched - one.in_flight
         numbers = map(str, (one.in_flight, done, one.grant))

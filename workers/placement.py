@@ -71,15 +71,16 @@ class Placement:
         return np.array([sx, sy, sx, sy]), np.array([*offset, *offset])
 
 
-def place(frame: tuple[int, int], size: tuple[int, int], fit: Fit) -> Placement:
-    """The placement of a frame in an input of `size`; both (height, width), at least 1x1."""
+def place(frame: tuple[int, int], size: tuple[int, int], fit: Fit, *, antialias: bool = False) -> Placement:
+    """The placement of a frame in an input of `size`; both (height, width), at least 1x1.
+
+    `antialias`: for classifiers, which are trained on antialiased pictures; detectors are on plain bilinear ones.
+    """
     whole = (0, 0, *frame)
-    # Detectors are trained on plain bilinear pictures, classifiers on antialiased ones.
     if fit == "letterbox":
         return Placement(frame, size, whole, _letterbox(frame, size))
-    if fit == "stretch":
-        return Placement(frame, size, whole, (0, 0, *size), antialias=True)
-    return Placement(frame, size, _crop(frame, size), (0, 0, *size), antialias=True)
+    source = whole if fit == "stretch" else _crop(frame, size)
+    return Placement(frame, size, source, (0, 0, *size), antialias)
 
 
 def fill(picture: Picture, placement: Placement, table: Array, out: Array) -> None:

@@ -60,7 +60,7 @@ class Runner:
 
     def place(self, picture: Picture) -> Placement:
         height, width = picture.shape[:2]
-        return place((height, width), self.model.size, self.model.fit)
+        return place((height, width), self.model.size, self.model.fit, antialias=self.model.task == "classify")
 
     def prepare(self, picture: Picture, out: Array) -> Placement:
         """Write the picture into `out`, float32 [3, height, width], as the model takes it."""
@@ -70,13 +70,17 @@ class Runner:
 
     def interpret(self, outputs: list[Array], row: int, placement: Placement) -> dict[str, Any]:
         """The result body of one picture of a batch, timings aside. Raises OutputError."""
+        body: dict[str, Any] = {"task": self.model.task}
         match self.model.task:
             case "classify":
-                return {"task": "classify", "classes": self._classes(outputs[0][row])}
+                body["classes"] = self._classes(outputs[0][row])
             case "detect":
-                return {"task": "detect", "detections": self._detections(outputs[0][row], placement)}
+                body["detections"] = self._detections(outputs[0][row], placement)
             case "segment":
-                return {"task": "segment", "detections": self._segments(outputs[0][row], outputs[1][row], placement)}
+                body["detections"] = self._segments(outputs[0][row], outputs[1][row], placement)
+        if self.model.random:
+            body["random"] = True
+        return body
 
     def look(self, picture: Picture) -> dict[str, Any]:
         """The result body of a single picture."""
@@ -92,17 +96,21 @@ class Runner:
         ]
 
     def _detections(self, output: Array, placement: Placement) -> list[dict[str, Any]]:
-        found = yolo.detect(output, len(self.model.names), self.options.confidence, self.options.iou)
+        found = self._found(output)
         boxes = placement.to_frame(found.boxes)
         return [self._entry(found, index, box) for index, box in enumerate(boxes.tolist())]
 
     def _segments(self, output: Array, prototypes: Array, placement: Placement) -> list[dict[str, Any]]:
-        found = yolo.detect(output, len(self.model.names), self.options.confidence, self.options.iou)
+        found = self._found(output)
         boxes = placement.to_frame(found.boxes)
         return [
             self._entry(found, index, box.tolist()) | _outline(found.coefficients[index], prototypes, box, placement)
             for index, box in enumerate(boxes)
         ]
+
+    def _found(self, output: Array) -> yolo.Detections:
+        model, options = self.model, self.options
+        return yolo.detect(output, len(model.names), options.confidence, options.iou, model.layout)
 
     def _entry(self, found: yolo.Detections, index: int, box: list[float]) -> dict[str, Any]:
         number = int(found.classes[index])

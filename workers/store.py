@@ -41,9 +41,27 @@ def find(name: str, *, written: Path | None, store: Path) -> Path:
         raise ModelError(
             f"model {name}: no file; looked for {looked}."
             f" Copy its ONNX file to one of these, or say --model {name}=FILE.onnx, or set models.{name}.file in the"
-            " line file. From YOLOv5 weights: python export.py --weights FILE.pt --include onnx --dynamic"
+            " line file. From YOLOv5 weights: python export.py --weights FILE.pt --include onnx --dynamic;"
+            " of YOLOv8 or 11: yolo export model=FILE.pt format=onnx dynamic=True;"
+            f" from Darknet: workers import FILE.cfg FILE.weights --name {name};"
+            " without any: workers zoo says what can be built with random weights"
         )
     return found
+
+
+def keep(name: str, model: bytes, store: Path) -> Path:
+    """Write an ONNX model into the store, whole or not at all; replaces an earlier one. Raises ModelError."""
+    path = store / f"{check_name(name)}.onnx"
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(model)
+        part.replace(path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return path
 
 
 def _places(name: str, written: Path | None, store: Path) -> Iterator[Path]:

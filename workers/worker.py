@@ -120,6 +120,8 @@ class Worker:
             engine=runner.engine.name,
             warm_up_ms=round(1000 * seconds, 1),
         )
+        if model.random:
+            logger.warning("its weights are random: no verdict that rests on it is ok", session=label)
         if runner.max_batch < options.max_batch:
             logger.warning(
                 "the file has a fixed batch, so max_batch is lower than asked for; export it with a dynamic one",

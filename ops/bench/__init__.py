@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ops.bench.words import parse_models, parse_size, parse_transports
+from ops.bench.words import parse_batch, parse_models, parse_size, parse_transports
 
 app = typer.Typer(help="Measure the broker, a worker, or a line over time.", no_args_is_help=True)
 
@@ -115,6 +115,32 @@ def worker(
         options=options or [],
     )
     raise typer.Exit(0 if show_worker_bench(workload, pairs, report) else 1)
+
+
+@app.command()
+def postprocess(
+    model: Annotated[list[Path] | None, typer.Option(exists=True, help="ONNX file; repeat; none: the zoo's.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(exists=True, help="Picture; repeat; none: drawn, 1080p.")] = None,
+    batches: Annotated[str, typer.Option(help="Frames in one call.")] = "1,18",
+    rounds: Annotated[int, typer.Option(min=1, help="Calls at batch 1, and rounds of the suppression.")] = 36,
+    report: Annotated[
+        Path | None, typer.Option(help="Write all figures as JSON (or the tables, if it ends in .md).")
+    ] = None,
+) -> None:
+    """What a worker does around the engine, and its suppression of overlapping boxes beside OpenCV's. One thread.
+
+    Exit code 1 if a model cannot run, or the others kept other boxes; a missed target is reported, not an error.
+
+    Examples:
+
+        gongwei bench postprocess
+
+        gongwei bench postprocess --model yolov5n.onnx --image bus.jpg --batches 1
+    """
+    from ops.bench.postprocess import show
+
+    counts = [parse_batch(text) for text in batches.split(",")]
+    raise typer.Exit(0 if show(model or [], image or [], counts, rounds, report) else 1)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,8 @@ from ops.process import Process
 _SERVING: Final = '"session open"'
 #: What a server says at its start, before it hears a signal.
 _EARLY: Final = "insecure: whoever reaches"
+#: How a watchdog's tracebacks begin.
+_TIMEOUT: Final = "Timeout ("
 #: Lines of a process's log that are kept for a report.
 _KEPT: Final = 12
 #: Seconds that an orderly end may take before the process is killed.
@@ -28,22 +30,25 @@ _QUIET: Final = {"GONGWEI_LOG": "json", "NO_COLOR": "1"}
 
 class Player:
     """One process of the cast. `since`: monotonic start; `spoke`: its log has begun, and it can be asked to end;
-    `serving`: a worker said so; `strained`: it was stopped, or one of its calls was made to hang, so that its own
-    watchdog may end it; `excused`: it was asked to end before it could know how."""
+    `serving`: a worker said so; `dumping`: its watchdog has begun to write tracebacks (CPython 3.12 may break off there
+    with SIGSEGV, for the threads go on meanwhile); `strained`: it was stopped, or one of its calls was made to hang, so
+    that its own watchdog may end it; `excused`: it was asked to end before it could know how."""
 
-    def __init__(self, name: str, role: str, argv: tuple[str, ...], log: Path) -> None:
+    def __init__(self, name: str, role: str, argv: tuple[str, ...], log: Path, env: Mapping[str, str]) -> None:
         self.name = name
         self.role = role
         self.argv = argv
         self.since = 0.0
         self.serving = False
         self.spoke = False
+        self.dumping = False
         self.strained = False
         self.stopped = False
         self.ending_by: float | None = None
         self.excused = False
         self.tail: deque[str] = deque(maxlen=_KEPT)
         self._log = log
+        self._env = {**_QUIET, **env}
         self._process: Process | None = None
 
     @property
@@ -52,11 +57,11 @@ class Player:
 
     def start(self) -> None:
         """Start the command, with a cold interpreter. Raises OSError."""
-        self.serving = self.strained = self.stopped = self.spoke = self.excused = False
+        self.serving = self.strained = self.stopped = self.spoke = self.excused = self.dumping = False
         self.ending_by = None
         with self._log.open("a", encoding="utf-8") as log:
             log.write("--- start\n")
-        self._process = Process(self.argv, self._line, env=_QUIET)
+        self._process = Process(self.argv, self._line, env=self._env)
         self._process.start()
         self.since = time.monotonic()
 
@@ -101,6 +106,7 @@ class Player:
         self.spoke = self.spoke or _EARLY not in text
         if _SERVING in text:
             self.serving = True
+        self.dumping = self.dumping or text.startswith(_TIMEOUT)
         self.tail.append(text)
         with self._log.open("a", encoding="utf-8") as log:
             log.write(text + "\n")
@@ -135,9 +141,9 @@ class Cast:
         """`call(name)` before each start of a process."""
         self._on_start = call
 
-    def add(self, name: str, role: str, argv: tuple[str, ...]) -> None:
+    def add(self, name: str, role: str, argv: tuple[str, ...], env: Mapping[str, str] | None = None) -> None:
         """A new process, started now."""
-        self.players[name] = Player(name, role, argv, self._folder / f"{name}.log")
+        self.players[name] = Player(name, role, argv, self._folder / f"{name}.log", env or {})
         self.start(name)
 
     def start(self, name: str) -> None:

@@ -31,12 +31,19 @@ def chaos(
         str | None, typer.Option(metavar="KIND", help="Instead: this kind alone, one after another, undisturbed.")
     ] = None,
     times: Annotated[int, typer.Option(min=1, help="How often, with --each.")] = 20,
+    lasts: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=300.0, help="Seconds that each lasts, with --each; without: as its kind does."),
+    ] = None,
     cameras: Annotated[int, typer.Option(min=1, max=16, help="Camera processes.")] = 2,
     workers: Annotated[int, typer.Option(min=1, max=8, help="Worker processes of each of the two models.")] = 3,
     rate: Annotated[float, typer.Option(min=0.1, help="Frames/s of each camera.")] = 25.0,
     size: Annotated[str, typer.Option(help="Bytes of a frame; k and m are thousands and millions.")] = "30k",
     delay: Annotated[float, typer.Option(min=0.0, max=0.4, help="Seconds of one call of a model.")] = 0.005,
     deadline: Annotated[float, typer.Option(min=1.0, help="Seconds from capture to answer.")] = 30.0,
+    retain: Annotated[
+        float, typer.Option(min=0.0, help="Seconds that the ledger keeps a frame; more than the deadline. 0: for ever.")
+    ] = 0.0,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")] = None,
     keep: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep line file, ledger, diaries and logs in this empty folder.")
@@ -46,10 +53,10 @@ def chaos(
     """Strike a whole line here with faults, and hold what was promised against what came of it.
 
     Cameras, broker, join, workers of two models and a consumer run as processes; they are killed, stopped, restarted,
-    fed poison pictures, their disk filled, their network cut. All is real but the workers' engine, which obeys the
-    pictures. Exit code 1 if a frame that a camera was told is accepted was lost or came twice, if a status is not true,
-    or if a process ended for no reason of the run's; 2 for wrong options. What this machine cannot do is skipped, and
-    said.
+    fed poison pictures, their disk filled, their network cut or made bad, their clocks set. All is real but the
+    workers' engine, which obeys the pictures. Exit code 1 if a frame that a camera was told is accepted was lost or
+    came twice, if a status is not true, or if a process ended for no reason of the run's; 2 for wrong options. What
+    this machine cannot do is skipped, and said.
 
     Examples:
 
@@ -60,21 +67,29 @@ def chaos(
       gongwei chaos --faults kill,poison:20 --verbose
 
       gongwei chaos --each broker-kill --times 30
+
+      gongwei chaos --deadline 10 --retain 25
+
+      gongwei chaos --each net-cut --lasts 30 --times 3 --deadline 60
     """
     from ops.chaos.settings import Settings
 
+    if 0 < retain <= deadline:
+        raise typer.BadParameter(f"--retain {retain:g}: at its deadline a frame is {deadline:g} s old; keep it longer")
     settings = Settings(
         seed=seed,
         seconds=seconds,
         kinds={} if each else _kinds(faults),
         each=_kind(each) if each else None,
         times=times,
+        lasts=lasts,
         cameras=cameras,
         workers=workers,
         rate=rate,
         size=_size(size),
         delay=delay,
         deadline=deadline,
+        retain=retain,
     )
     with _folder(keep) as folder:
         raise typer.Exit(_run(settings, folder, report, verbose))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,9 @@ from broker import log
 from broker.ending import when_asked_to_end
 from clients.cursor import Position
 from clients.joined import Joined
-from clients.results import HistoryGone, Results
+from clients.past import HistoryGone
+from clients.results import Results
+from ops.chaos.answer import Answer, score
 from ops.chaos.diary import Diary, Gone, Received, last
 
 logger = log.get(__name__)
@@ -63,7 +66,12 @@ def _received(result: Joined, position: Position | None) -> Received:
     if position is None or position.seq != result.seq:
         raise RuntimeError(f"the cursor is at {position} after publication {result.seq}")
     camera, boot, frame = result.key
-    return Received(position.ledger_id, position.seq, camera, boot, frame, result.outcome)
+    answers = {
+        model: Answer(body["status"], body["reason"], body["tries"], score(body["status"], body))
+        for model, body in result.results.items()
+    }
+    at = round(time.monotonic(), 6)
+    return Received(position.ledger_id, position.seq, camera, boot, frame, result.outcome, answers, at)
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from ops.chaos.answer import Answer
+
 
 class Boot(Struct, frozen=True, tag=True):
     """The first line of a camera's diary: one start of it."""
@@ -50,8 +52,8 @@ class Bye(Struct, frozen=True, tag=True):
 
 
 class Received(Struct, frozen=True, tag=True):
-    """The consumer received publication `seq` of a ledger. The line is its cursor as well: one write, so that a kill
-    leaves both or none."""
+    """The consumer received publication `seq` of a ledger at a monotonic instant, with an answer of each model. The
+    line is its cursor as well: one write, so that a kill leaves both or none."""
 
     ledger: str
     seq: int
@@ -59,6 +61,8 @@ class Received(Struct, frozen=True, tag=True):
     boot: str
     frame: int
     outcome: str
+    answers: dict[str, Answer] = {}
+    at: float = 0.0
 
 
 class Gone(Struct, frozen=True, tag=True):

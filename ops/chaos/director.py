@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import count
 from pathlib import Path
 
 from ops.chaos.camera import order
 from ops.chaos.cast import Cast
-from ops.chaos.disk import Disk
-from ops.chaos.network import Network
+from ops.chaos.equipment import Equipment
 from ops.chaos.recovery import Struck
 from ops.chaos.schedule import Fault, Kind
 from ops.chaos.settings import model_of, orders
 
-#: Seconds that an order to hang waits for a call of the model.
+#: Seconds that an order to hang waits for a call of the model, and one for a poison picture for the one before it.
 _TAKEN_WITHIN = 5.0
 #: Seconds that a fault waits for its victim to serve; then it strikes whatever there is. On a slow machine processes
 #: would else be killed before they have begun, again and again, which proves nothing.
@@ -26,21 +26,21 @@ _GLANCE = 0.005
 
 
 class Director:
-    """`turn` does what is due. `struck` has what was done; `on_fault` is told of each."""
+    """`turn` does what is due. `struck` has what was done, `given_up` the kinds of what could not be: nobody took the
+    order in time; `on_fault` is told of each."""
 
     def __init__(
         self,
         cast: Cast,
         folder: Path,
-        disk: Disk | None,
-        network: Network | None,
+        equipment: Equipment,
         on_fault: Callable[[Fault], None] = lambda fault: None,
     ) -> None:
         self.struck: list[Struck] = []
+        self.given_up: Counter[Kind] = Counter()
         self._cast = cast
         self._folder = folder
-        self._disk = disk
-        self._network = network
+        self._equipment = equipment
         self._on_fault = on_fault
         self._due: list[tuple[float, int, Callable[[float], None]]] = []
         self._number = count()
@@ -79,7 +79,7 @@ class Director:
         heapq.heappush(self._due, (when, next(self._number), act))
 
     def _await(self, fault: Fault, until: float, now: float) -> None:
-        if fault.kind.role and now < until and not self._serving(fault.victim):
+        if (fault.kind.role or fault.jump) and now < until and not self._serving(fault.victim):
             self._at(now + _GLANCE, lambda now: self._await(fault, until, now))
         else:
             self._begin(fault, now)
@@ -97,6 +97,8 @@ class Director:
                 self._stick(fault, now)
             case "full":
                 self._fill(fault, now)
+            case "jump":
+                self._jump(fault, now)
             case _ if fault.kind is Kind.POISON:
                 self._poison(fault, now)
             case _:
@@ -153,29 +155,42 @@ class Director:
                 self._at(now + _GLANCE, look)
             else:
                 path.unlink(missing_ok=True)
+                self.given_up[fault.kind] += 1
 
         look(now)
 
     def _poison(self, fault: Fault, now: float) -> None:
         """The next picture of the camera; after one that was ordered before, if that has not been taken yet."""
-        path = order(self._folder, fault.victim)
-        if path.exists():
-            self._at(now + _GLANCE, lambda now: self._poison(fault, now))
-            return
-        _place(path, fault.model)
-        self._record(fault.kind, fault.victim, now, now, True)
+        path, until = order(self._folder, fault.victim), now + _TAKEN_WITHIN
+
+        def place(now: float) -> None:
+            if not path.exists():
+                _place(path, fault.model)
+                self._record(fault.kind, fault.victim, now, now, True)
+            elif now < until:
+                self._at(now + _GLANCE, place)
+            else:  # the camera takes no picture: the order before stays, this one is not given
+                self.given_up[fault.kind] += 1
+
+        place(now)
 
     def _fill(self, fault: Fault, now: float) -> None:
-        if self._disk is not None:
-            disk = self._disk
+        disk = self._equipment.disk
+        if disk is not None:
             disk.fill()
             self._later(fault, now, disk.free)
 
     def _cut(self, fault: Fault, now: float) -> None:
-        if self._network is not None:
-            network = self._network
-            network.begin(fault.kind)
-            self._later(fault, now, lambda: network.end(fault.kind))
+        network = self._equipment.network
+        if network is not None:
+            network.begin(fault)
+            self._later(fault, now, lambda: network.end(fault))
+
+    def _jump(self, fault: Fault, now: float) -> None:
+        clocks = self._equipment.clocks
+        if clocks is not None:
+            clocks.set(fault.victim, fault.jump)
+            self._later(fault, now, lambda: clocks.set(fault.victim, 0.0))
 
     def _later(self, fault: Fault, now: float, put_right: Callable[[], None]) -> None:
         def end(_: float) -> None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 from msgspec import Struct
 
 from broker.wire import Key
-from ops.chaos.diary import Accepted, Boot, Bye, Entry, Gone, Received, Sent, Settled
+from ops.chaos import purged
+from ops.chaos.answer import Answer
+from ops.chaos.finding import Finding
+from ops.chaos.heard import Heard
 from ops.chaos.pictures import MODELS, shows
-from ops.chaos.rows import Answer, BootState, Row, Rows
+from ops.chaos.rows import BootState, Row, Rows
+from ops.chaos.told import Told
 
 #: Seconds by which a status may come before its deadline by the camera's clock: transport and rounding.
 EARLY: Final = 0.05
@@ -25,76 +28,17 @@ EARLY: Final = 0.05
 NAMED: Final = 10
 
 
-@dataclass(slots=True)
-class Told:
-    """What one boot of a camera was told; `sent` is by seq. `ended`: it said BYE."""
-
-    camera: str = ""
-    boot: str = ""
-    sent: dict[int, Sent] = field(default_factory=dict)
-    accepted: set[int] = field(default_factory=set)
-    settled: dict[int, Settled] = field(default_factory=dict)
-    ended: bool = False
-
-    @classmethod
-    def of(cls, entries: Iterable[Entry]) -> Told:
-        """From a camera's diary."""
-        told = cls()
-        for entry in entries:
-            match entry:
-                case Boot():
-                    told.camera, told.boot = entry.camera, entry.boot
-                case Sent():
-                    told.sent[entry.seq] = entry
-                case Accepted():
-                    told.accepted.add(entry.seq)
-                case Settled():
-                    told.settled[entry.seq] = entry
-                case Bye():
-                    told.ended = True
-        return told
-
-    @property
-    def promised(self) -> set[int]:
-        """The frames that the line answers for."""
-        return self.accepted | {seq for seq, end in self.settled.items() if end.outcome in ("complete", "incomplete")}
-
-    def key(self, seq: int) -> Key:
-        return Key(self.camera, self.boot, seq)
-
-
-@dataclass(slots=True)
-class Heard:
-    """What the consumer received: how often each frame came, and with which outcome; what it was told is gone."""
-
-    frames: Counter[Key] = field(default_factory=Counter)
-    outcomes: dict[Key, str] = field(default_factory=dict)
-    gone: list[str] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, entries: Iterable[Entry]) -> Heard:
-        """From the consumer's diary."""
-        heard = cls()
-        for entry in entries:
-            match entry:
-                case Received():
-                    key = Key(entry.camera, entry.boot, entry.frame)
-                    heard.frames[key] += 1
-                    heard.outcomes[key] = entry.outcome
-                case Gone():
-                    heard.gone.append(entry.text)
-        return heard
-
-
 class Verdict(Struct, frozen=True, kw_only=True):
-    """Counts of frames. `lost`: not joined, not published or not received; `duplicates`: published or received more
-    than once; `wrong`: something said of it is not true. `poison_unjudged`: it was sent, and ended before it had killed
-    often enough: its deadline came, or camera and broker died together. `statuses`: model -> status or failure's reason
-    -> frames. `findings`: the first of each sort, in words."""
+    """Counts of frames. `rows`: all that the ledger ever had, `purged`: those of them that it has deleted. `lost`: not
+    joined, not published or not received; `duplicates`: published or received more than once; `wrong`: something said
+    of it is not true. `poison_unjudged`: it was sent, and ended before it had killed often enough: its deadline came,
+    or camera and broker died together. `statuses`: model -> status or failure's reason -> frames. `findings`: the first
+    of each sort, in words."""
 
     sent: int = 0
     promised: int = 0
     rows: int = 0
+    purged: int = 0
     lost: int = 0
     duplicates: int = 0
     wrong: int = 0
@@ -114,16 +58,9 @@ class Verdict(Struct, frozen=True, kw_only=True):
         return self.promised > 0 and not (self.lost or self.duplicates or self.wrong)
 
 
-class Finding(Struct, frozen=True):
-    """Something that must not be. `sort`: lost, duplicate or wrong."""
-
-    sort: str
-    about: str
-    text: str
-
-
 def reconcile(told: Iterable[Told], rows: Rows, heard: Heard, deadline: float) -> Verdict:
-    """Hold the three accounts against each other; `deadline`: that of every frame, in seconds."""
+    """Hold the three accounts against each other; `rows`: completed by what was deleted, `deadline`: that of every
+    frame, in seconds."""
     boots = {(one.camera, one.boot): one for one in told}
     findings = list(_findings(boots, rows, heard, deadline))
     touched = {sort: {finding.about for finding in findings if finding.sort == sort} for sort in _SORTS}
@@ -132,6 +69,7 @@ def reconcile(told: Iterable[Told], rows: Rows, heard: Heard, deadline: float) -
         sent=sum(len(one.sent) for one in boots.values()),
         promised=sum(len(one.promised) for one in boots.values()),
         rows=len(rows.frames),
+        purged=len(rows.purged),
         lost=len(touched["lost"]),
         duplicates=len(touched["duplicate"]),
         wrong=len(touched["wrong"]),
@@ -169,6 +107,7 @@ def _findings(boots: Mapping[tuple[str, str], Told], rows: Rows, heard: Heard, d
         yield Finding("wrong", str(key), "the consumer received it, the ledger has no row")
     for text in heard.gone:
         yield Finding("lost", "consumer", text)
+    yield from purged.findings(rows, [boot for boot, one in boots.items() if one.promised])
 
 
 def _of_boot(told: Told, state: BootState | None) -> Iterator[Finding]:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from msgspec import Struct
 
 from broker.wire import Key
-from ops.chaos.reconcile import Told
+from ops.chaos.heard import Heard
 from ops.chaos.rows import Rows
-from ops.chaos.schedule import Kind
+from ops.chaos.schedule import NET, Kind
+from ops.chaos.told import Told
 
 #: Seconds after a process is back in which what was still under way to the cameras may arrive: no new answer yet. A
 #: cold Python needs several times as long.
@@ -28,9 +29,7 @@ _OUTAGES: Final = (
     Kind.JOIN_STOP,
     Kind.JOIN_RESTART,
     Kind.DISK_FULL,
-    Kind.NET_CUT,
-    Kind.NET_DELAY,
-    Kind.NET_LOSS,
+    *NET,
 )
 _OF_WORKERS: Final = (Kind.WORKER_KILL, Kind.WORKER_STOP, Kind.WORKER_STUCK, Kind.WORKER_RESTART)
 
@@ -67,16 +66,31 @@ class Life(NamedTuple):
 class Times(Struct, frozen=True, kw_only=True):
     """Capture to settled: of all frames, and of those whose life meets no outage of broker, join, disk or network.
     Poison pictures are apart: each waits for three deaths. `recovery`: by kind of fault, in a run of one kind at a time
-    the kind's own; of frames of dead workers `service` seconds, one call of the model, are taken off."""
+    the kind's own; of frames of dead workers `service` seconds, one call of the model, are taken off. `around`: by kind
+    of network fault, the frames of cameras on the near side of it that were under way or captured while it lasted: from
+    its beginning, or their capture, to the consumer; `again`: those of them that a worker had to do again, and those of
+    the cameras beyond it that were under way when it began."""
 
     settled: Spread
     clear: Spread
     poison: Spread
     recovery: dict[str, Spread]
+    around: dict[str, Spread] = {}
+    again: dict[str, Spread] = {}
 
 
-def times(told: Sequence[Told], rows: Rows, struck: Sequence[Struck], *, since: float, service: float) -> Times:
-    """All figures of a run, of frames captured from `since` on; `service`: seconds of one call of a model."""
+def times(
+    told: Sequence[Told],
+    rows: Rows,
+    heard: Heard,
+    struck: Sequence[Struck],
+    *,
+    since: float,
+    service: float,
+    far: Collection[str] = (),
+) -> Times:
+    """All figures of a run, of frames captured from `since` on; `service`: seconds of one call of a model; `far`: the
+    cameras beyond the network's faults."""
     lives = sorted(_lives(told, since, poison=False), key=lambda life: life.settled_at)
     settled_at = [life.settled_at for life in lives]
     outages = [(one.at, _first_after(settled_at, one.back_at)) for one in struck if one.kind in _OUTAGES]
@@ -85,12 +99,37 @@ def times(told: Sequence[Told], rows: Rows, struck: Sequence[Struck], *, since: 
         seconds = _recovery(one, lives, settled_at, rows, service)
         if seconds is not None:
             recovery.setdefault(one.kind.value, []).append(seconds)
+    around = list(_around(told, rows, heard, struck, far))
     return Times(
         settled=spread(_seconds(life) for life in lives),
         clear=spread(_seconds(life) for life in lives if not _overlaps(life, outages)),
         poison=spread(_seconds(life) for life in _lives(told, since, poison=True)),
         recovery={kind: spread(recovery[kind]) for kind in sorted(recovery)},
+        around=_by_kind((kind, seconds) for kind, seconds, _ in around),
+        again=_by_kind((kind, seconds) for kind, seconds, again in around if again),
     )
+
+
+def _around(
+    told: Iterable[Told], rows: Rows, heard: Heard, struck: Iterable[Struck], far: Collection[str]
+) -> Iterator[tuple[Kind, float, bool]]:
+    """Of each fault of the network, the frames whose way it crossed: (kind, seconds, whether it was tried again)."""
+    sent = [(one.key(seq), frame) for one in told for seq, frame in one.sent.items()]
+    ended = heard.at.keys() & rows.frames.keys()
+    lives = [(key, frame.at, heard.at[key]) for key, frame in sent if key in ended and not frame.poison]
+    for one in struck:
+        for key, captured_at, received_at in lives if one.kind in NET else ():
+            again = any(answer.tries > 1 for answer in rows.frames[key].answers.values())
+            until = (one.at if again else -math.inf) if key.camera in far else one.back_at
+            if captured_at < until and received_at > one.at:
+                yield one.kind, received_at - max(captured_at, one.at), again
+
+
+def _by_kind(measured: Iterable[tuple[Kind, float]]) -> dict[str, Spread]:
+    found: dict[str, list[float]] = {}
+    for kind, seconds in measured:
+        found.setdefault(kind.value, []).append(seconds)
+    return {kind: spread(found[kind]) for kind in sorted(found)}
 
 
 def spread(seconds: Iterable[float]) -> Spread:
@@ -139,7 +178,7 @@ def _recovery(
             if life.captured_at < one.at and _tried_again(rows, life.key, one.model)
         ]
         return max(held, default=None)
-    if one.kind not in _OUTAGES:
+    if one.kind not in _OUTAGES or one.kind in NET:
         return None
     first = _first_after(settled_at, one.back_at)
     began = one.at if one.kind.value.endswith(("-kill", "-restart")) else one.back_at

@@ -17,14 +17,16 @@ from ops.chaos.recovery import Spread, Struck, Times
 
 class Report(Struct, frozen=True, kw_only=True):
     """A whole run. `settings`: as given; `faults`: kind -> how often it struck, `serving`: of these, how often it met a
-    process that was up and serving. `exits`: ends that a fault explains, by fault; `crashes`: those that none does.
-    `skipped`: kinds that this machine cannot do, and why. `unfinished`: what the line had not done when the run gave up
-    waiting. `struck`: each fault as it was carried out, by the monotonic clock. Seconds throughout."""
+    process that was up and serving; `given_up`: those that nobody took in time. `exits`: ends that a fault explains, by
+    fault; `crashes`: those that none does. `skipped`: kinds that this machine cannot do, and why. `unfinished`: what
+    the line had not done when the run gave up waiting. `struck`: each fault as it was carried out, by the monotonic
+    clock. Seconds throughout."""
 
     settings: dict[str, Any]
     seconds: float
     faults: Mapping[str, int]
     serving: Mapping[str, int]
+    given_up: Mapping[str, int]
     exits: Mapping[str, int]
     crashes: list[str]
     skipped: dict[str, str]
@@ -53,6 +55,7 @@ def show(report: Report, console: Console) -> None:
     console.print(_faults(report), _recovery(report.times))
     console.print(
         f"frames: {verdict.sent} sent, {verdict.promised} promised, {verdict.rows} in the ledger,"
+        f" {verdict.purged} of them deleted since,"
         f" {verdict.incomplete} incomplete, {verdict.retried} answers at a second try or later"
     )
     console.print(
@@ -71,11 +74,12 @@ def show(report: Report, console: Console) -> None:
 
 
 def _faults(report: Report) -> Table:
-    table = Table("fault", "struck", "while serving", title="what was done")
-    for kind, count in report.faults.items():
-        table.add_row(kind, str(count), str(report.serving.get(kind, 0)))
+    table = Table("fault", "struck", "while serving", "given up", title="what was done")
+    for kind in sorted({*report.faults, *report.given_up}):
+        counts = (of.get(kind, 0) for of in (report.faults, report.serving, report.given_up))
+        table.add_row(kind, *map(str, counts))
     for cause, count in report.exits.items():
-        table.add_row(f"[dim]ended by {cause}[/]", str(count), "")
+        table.add_row(f"[dim]ended by {cause}[/]", str(count), "", "")
     return table
 
 
@@ -86,6 +90,8 @@ def _recovery(times: Times) -> Table:
         "  away from outages": times.clear,
         "  poison": times.poison,
         **{f"recovery {kind}": spread for kind, spread in times.recovery.items()},
+        **{f"around {kind}": spread for kind, spread in times.around.items()},
+        **{f"done again, {kind}": spread for kind, spread in times.again.items()},
     }
     for name, spread in rows.items():
         table.add_row(name, str(spread.count), *(_number(value) for value in (spread.p50, spread.p99, spread.max)))

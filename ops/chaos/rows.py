@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -11,20 +13,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from broker.ledger import LedgerError
+from broker.report import report
 from broker.rows import SEQ_BITS, SEQ_LIMIT
 from broker.wire import Key
+from ops.chaos.answer import Answer, score
 
 _KEY: Final = f"b.camera, b.name, f.frame & {SEQ_LIMIT - 1}"
 _OF: Final = f"JOIN boots b ON b.boot = f.frame >> {SEQ_BITS}"
-
-
-class Answer(NamedTuple):
-    """The terminal status of one model. `score`: of the one thing that the fake engine sees; None without an answer."""
-
-    status: str
-    reason: str
-    tries: int
-    score: float | None
 
 
 @dataclass(slots=True)
@@ -45,15 +40,20 @@ class BootState(NamedTuple):
 
 @dataclass(slots=True)
 class Rows:
-    """All frames and boots of a ledger; `last` is the seq of its newest publication, 0 for none."""
+    """All frames and boots of a ledger. `gone`: by boot, first and last seq of runs of frames that were deleted;
+    `deleted`: (what, name, kind) -> how many; `told`: what `broker report` says. `purged`: the keys in `frames`
+    that are not in the ledger any more."""
 
     frames: dict[Key, Row] = field(default_factory=dict)
     boots: dict[tuple[str, str], BootState] = field(default_factory=dict)
-    last: int = 0
+    gone: dict[tuple[str, str], list[tuple[int, int]]] = field(default_factory=dict)
+    deleted: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    told: Mapping[str, Any] = field(default_factory=dict)
+    purged: set[Key] = field(default_factory=set)
 
 
 def read(path: Path) -> Rows:
-    """All rows at one instant. Raises LedgerError."""
+    """All rows of a ledger that nobody writes. Raises LedgerError."""
     rows = Rows()
     with _opened(path) as db:
         db.execute("BEGIN")
@@ -61,14 +61,19 @@ def read(path: Path) -> Rows:
             rows.frames[Key(*key)] = Row(outcome)
         answers = f"SELECT {_KEY}, f.model, f.status, f.reason, f.tries, f.body FROM results f {_OF}"
         for camera, boot, seq, model, status, reason, tries, body in db.execute(answers):
-            answer = Answer(status, reason, tries, _score(body) if status == "ok" else None)
+            answer = Answer(status, reason, tries, score(status, _body(body)))
             rows.frames[Key(camera, boot, seq)].answers[model] = answer
         published = f"SELECT {_KEY}, count(*) FROM published f {_OF} WHERE f.frame IS NOT NULL GROUP BY f.frame"
         for *key, count in db.execute(published):
             rows.frames[Key(*key)].published = count
         for camera, boot, state, last_seq in db.execute("SELECT camera, name, state, last_seq FROM boots"):
             rows.boots[camera, boot] = BootState(state, last_seq)
-        rows.last = db.execute("SELECT coalesce(max(seq), 0) FROM published").fetchone()[0]
+        runs = "SELECT camera, name, first, last FROM gone JOIN boots USING (boot)"
+        for camera, boot, first, last in db.execute(runs):
+            rows.gone.setdefault((camera, boot), []).append((first, last))
+        for *what, count in db.execute("SELECT what, name, kind, count FROM deleted"):
+            rows.deleted[tuple(what)] = count
+    rows.told = report(path)
     return rows
 
 
@@ -77,7 +82,8 @@ def unfinished(path: Path) -> tuple[int, int, int]:
     with _opened(path) as db:
         found: tuple[int, int, int] = db.execute(
             "SELECT (SELECT count(*) FROM frames WHERE outcome IS NULL),"
-            " (SELECT count(*) FROM boots WHERE state = 'open'), (SELECT coalesce(max(seq), 0) FROM published)"
+            " (SELECT count(*) FROM boots WHERE state = 'open'),"
+            " coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'published'), 0)"
         ).fetchone()
     return found
 
@@ -91,10 +97,8 @@ def _opened(path: Path) -> Any:
         raise LedgerError(f"{path}: {error}") from error
 
 
-def _score(body: bytes) -> float | None:
-    """The score in the answer of a fake engine; None for anything else."""
+def _body(body: bytes) -> dict[str, Any]:
     try:
-        detections = msgspec.msgpack.decode(body)["detections"]
-        return float(detections[0]["score"]) if len(detections) == 1 else None
-    except (msgspec.MsgspecError, KeyError, TypeError, IndexError, ValueError):
-        return None
+        return msgspec.msgpack.decode(body, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return {}

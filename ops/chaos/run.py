@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
 from broker.ledger import LedgerError
 from broker.line import to_toml
-from ops.chaos import rows
+from ops.chaos import purged, rows
 from ops.chaos.camera import diaries
 from ops.chaos.cast import Cast, Player
 from ops.chaos.diary import Received, Settled, last, read
 from ops.chaos.director import Director
-from ops.chaos.disk import Disk
-from ops.chaos.network import Network
-from ops.chaos.reconcile import Heard, Told, reconcile
+from ops.chaos.equipment import Equipment, equipped
+from ops.chaos.heard import Heard
+from ops.chaos.reconcile import reconcile
 from ops.chaos.recovery import by_kind, times
 from ops.chaos.report import Report
 from ops.chaos.schedule import SPACING, SPACING_OF_OTHERS, Fault, Kind
@@ -33,9 +34,8 @@ from ops.chaos.settings import (
     is_far,
     make_chaos_line,
 )
+from ops.chaos.told import Told
 from workers.engine.fake import EXIT_CODE
-
-T = TypeVar("T", bound=contextlib.AbstractContextManager[object])
 
 TURN: Final = 0.005
 #: Seconds for a whole line to come up, for what is unfinished at the end, and between two looks at that.
@@ -44,11 +44,6 @@ _DONE: Final = 30.0
 _LOOK: Final = 0.2
 #: Exit code of a worker that its watchdog ended, or whose control thread found a model thread gone.
 _WATCHDOG: Final = 1
-#: Bytes of the small disk.
-_DISK: Final = 256 << 20
-
-_NET: Final = (Kind.NET_CUT, Kind.NET_DELAY, Kind.NET_LOSS)
-_CLOCK: Final = "a time namespace holds the monotonic clocks only: the wall clock is this whole machine's"
 
 
 class Run:
@@ -89,55 +84,31 @@ class Run:
     # --- the line ----------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        disk, network = self._disk(), self._network()
-        place = "disk/ledger.sqlite" if disk is not None else "ledger.sqlite"
-        host = network.here if network is not None else "127.0.0.1"
+        equipment = self._stack.enter_context(equipped(self.settings.wanted({}), self.folder, self.settings.seed))
+        self.skipped = equipment.skipped
+        place = "disk/ledger.sqlite" if equipment.disk is not None else "ledger.sqlite"
+        host = equipment.network.here if equipment.network is not None else "127.0.0.1"
         line = make_chaos_line(self.settings, self.folder, host, place)
         self._ledger = self.folder / place
         file = self.folder / "line.toml"
         file.write_text(to_toml(line), encoding="utf-8")
-        if disk is not None:
+        if equipment.disk is not None:
             self._stack.callback(self._save_ledger)
         self._cast = self._stack.enter_context(Cast(self.folder, _explain))
-        self._director = Director(self._cast, self.folder, disk, network, self._on_fault)
+        self._director = Director(self._cast, self.folder, equipment, self._on_fault)
         self._cast.before_start(self._director.tidy)
         for name, (role, argv) in commands(self.settings, self.folder, file, line).items():
-            far = network is not None and is_far(self.settings, name)
-            self._cast.add(name, role, network.wrap(argv) if far and network is not None else argv)
+            self._add(name, role, argv, equipment)
+
+    def _add(self, name: str, role: str, argv: tuple[str, ...], equipment: Equipment) -> None:
+        if equipment.network is not None and is_far(self.settings, name):
+            argv = equipment.network.wrap(argv)
+        self._cast.add(name, role, argv, equipment.clocks.environment(name) if equipment.clocks is not None else {})
 
     def _save_ledger(self) -> None:
         """All processes have ended, and the small disk is about to go."""
         for file in self._ledger.parent.glob(f"{self._ledger.name}*"):
             shutil.copy2(file, self.folder)
-
-    def _disk(self) -> Disk | None:
-        return self._own(Disk.missing(), lambda: Disk(self.folder / "disk", _DISK), (Kind.DISK_FULL,))
-
-    def _network(self) -> Network | None:
-        network = self._own(Network.missing(), Network, _NET)
-        for kind in self._asked(_NET) if network is not None else ():
-            if reason := network.lacks(kind) if network is not None else "":
-                self.skipped[kind] = reason
-        if self._asked((Kind.CLOCK_JUMP,)):
-            self.skipped[Kind.CLOCK_JUMP] = _CLOCK
-        return network
-
-    def _own(self, missing: str, make: Callable[[], T], kinds: tuple[Kind, ...]) -> T | None:
-        """What these kinds need, if they are asked for and this machine has it; else they are skipped, aloud."""
-        if not self._asked(kinds):
-            return None
-        if not missing:
-            try:
-                made = make()
-                self._stack.enter_context(made)
-                return made
-            except OSError as error:
-                missing = str(error)
-        self.skipped |= dict.fromkeys(self._asked(kinds), missing)
-        return None
-
-    def _asked(self, kinds: tuple[Kind, ...]) -> list[Kind]:
-        return [kind for kind in kinds if kind in self.settings.wanted({})]
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -157,15 +128,17 @@ class Run:
             self._turn()
 
     def _strike_alone(self, faults: list[Fault], kind: Kind) -> None:
-        """One fault after another: each when the line has been well for a while since the one before."""
+        """One fault after another: each when the line has been well for a while since its start, or the one before."""
+        spacing = SPACING.get(kind, SPACING_OF_OTHERS)
+        self._rest(spacing, _UP)
         for fault in faults:
             self._director.take([msgspec.structs.replace(fault, at=0.0)], time.monotonic())
-            self._rest(SPACING.get(kind, SPACING_OF_OTHERS))
+            self._rest(spacing, _UP + fault.seconds)
 
-    def _rest(self, seconds: float) -> None:
-        """Until nothing has been amiss for `seconds`; not for ever."""
+    def _rest(self, seconds: float, most: float) -> None:
+        """Until nothing has been amiss for `seconds`; not for longer than `most`."""
         began = well_since = time.monotonic()
-        while (now := time.monotonic()) - well_since < seconds and now - began < _UP:
+        while (now := time.monotonic()) - well_since < seconds and now - began < most:
             self._turn()
             if not (self._director.idle and self._cast.is_well()):
                 well_since = now
@@ -221,27 +194,29 @@ class Run:
 
     def _report(self, seconds: float) -> Report:
         told = [Told.of(read(path)) for path in diaries(self.folder)]
-        found = rows.read(self._ledger)
+        heard = Heard.of(read(diary(self.folder)))
+        found = purged.completed(rows.read(self._ledger), heard.outcomes, heard.answers)
         struck = self._director.struck
+        far = [name for name in self.settings.camera_names if is_far(self.settings, name)]
         return Report(
             settings=msgspec.to_builtins(self.settings),
             seconds=round(seconds, 1),
             faults=by_kind(struck),
             serving=by_kind(one for one in struck if one.serving),
+            given_up={kind.value: count for kind, count in sorted(self._director.given_up.items())},
             exits=dict(sorted(self._cast.exits.items())),
             crashes=self._cast.crashes,
             skipped={kind.value: reason for kind, reason in self.skipped.items()},
             unfinished=self._unfinished,
-            verdict=reconcile(told, found, Heard.of(read(diary(self.folder))), self.settings.deadline),
-            times=times(told, found, struck, since=self._start, service=self.settings.delay),
+            verdict=reconcile(told, found, heard, self.settings.deadline),
+            times=times(told, found, heard, struck, since=self._start, service=self.settings.delay, far=far),
             struck=struck,
         )
 
 
 def _explain(player: Player, code: int) -> str:
     """The fault that ended a process, which nobody killed: a poison picture, or its own watchdog after a hang."""
-    if player.role != "worker":
-        return ""
-    if code == EXIT_CODE:
+    if player.role == "worker" and code == EXIT_CODE:
         return "poison"
-    return "watchdog" if player.strained and code == _WATCHDOG else ""
+    ended = code == _WATCHDOG or (player.dumping and code == -signal.SIGSEGV)
+    return "watchdog" if player.role == "worker" and player.strained and ended else ""

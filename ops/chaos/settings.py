@@ -25,8 +25,11 @@ class ChaosError(Exception):
 class Settings(Struct, frozen=True, kw_only=True):
     """`kinds`: how often each strikes, None: as its rate says. `each`: instead, this kind alone, `times` times.
 
+    `lasts`: seconds of each fault of a kind that is struck by itself, None: as its kind does.
+
     `rate` frames/s of each camera of about `size` bytes; `workers` processes of each model, whose calls take `delay`
     seconds; `deadline` seconds of every frame; `window` unsettled frames of a camera.
+    `retain`: seconds that the ledger keeps a frame, 0: for ever.
     """
 
     seed: int = 1
@@ -34,6 +37,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     kinds: Mapping[Kind, int | None] = {}
     each: Kind | None = None
     times: int = 0
+    lasts: float | None = None
     cameras: int = 2
     workers: int = 3
     rate: float = 25.0
@@ -41,6 +45,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     delay: float = 0.005
     deadline: float = 30.0
     window: int = 64
+    retain: float = 0.0
 
     @property
     def camera_names(self) -> tuple[str, ...]:
@@ -60,7 +65,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         victims = Victims(cameras=self.camera_names, workers=self.worker_names)
         wanted = self.wanted(skipped)
         if self.each is not None:
-            return alone(self.seed, self.each, wanted.get(self.each, 0), victims)
+            return alone(self.seed, self.each, wanted.get(self.each, 0), victims, self.lasts)
         return mixed(self.seed, self.seconds, wanted, victims)
 
 
@@ -92,7 +97,7 @@ def make_chaos_line(settings: Settings, folder: Path, host: str, ledger: str) ->
         line,
         name="chaos",
         endpoints=msgspec.convert(moved, Endpoints),
-        ledger=msgspec.structs.replace(line.ledger, path=ledger),
+        ledger=msgspec.structs.replace(line.ledger, path=ledger, keep_days=settings.retain / 86400.0),
     )
 
 

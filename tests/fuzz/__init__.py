@@ -6,4 +6,4 @@ A target module has `target(data: bytes) -> None`, which raises for what must no
 from typing import Final
 
 #: The targets of `python -m tests.fuzz`.
-TARGETS: Final = ("wire", "line", "model", "image", "joined", "draw", "outputs")
+TARGETS: Final = ("wire", "line", "model", "image", "joined", "draw", "outputs", "cfg", "tensors", "likeness")

@@ -14,7 +14,8 @@ from broker.verdict import judge
 from broker.wire import MAX_DETECTIONS
 from tests.fuzz import corpus
 from workers.errors import OutputError
-from workers.yolo import HEAD, detect
+from workers.layout import HEADS, Layout
+from workers.yolo import detect
 
 RULES: Final = Rules(ng=["a"], least_score=0.0)
 
@@ -31,11 +32,12 @@ def target(data: bytes) -> None:
         return
     classes = 1 + data[0] % 8
     numbers = np.frombuffer(data[1 : 1 + (len(data) - 1) // 4 * 4], np.float32)
-    width = HEAD + classes + data[0] // 64
+    layout: Layout = "yolov8" if data[0] & 32 else "yolov5"
+    width = HEADS[layout] + classes + data[0] // 64
     rows = numbers[: len(numbers) // width * width].reshape(-1, width)
     try:
         with np.errstate(all="ignore"):
-            found = detect(rows, classes, 0.25, 0.45)
+            found = detect(rows if layout == "yolov5" else rows.T, classes, 0.25, 0.45, layout)
     except OutputError:
         return
     assert len(found) <= MAX_DETECTIONS

@@ -115,14 +115,15 @@ def to_camera() -> list[Map]:
 def worker() -> list[Map]:
     ready: Map = {"worker": "a1", "session": SESSION, "model": "yolov5n", "sha256": SHA256, "max_batch": 4}
     ready |= {"exec_timeout": 0.5, "grant": 8}
-    later: Map = {"depth": 1, "protocol": 1, "classes": []}
+    later: Map = {"depth": 1, "protocol": 1, "classes": [], "random": False}
     beat: Map = {"session": SESSION, "started": 90, "completed": 88, "exec_age": 0.004, "grant": 96}
     answer: Map = {"dseq": 88, "key": KEY, "status": "ok", "reason": "", "body": BODY}
     short: Map = {"dseq": 89, "key": LAST_KEY, "status": "failed"}
     done: Map = {"session": SESSION, "grant": 97, "model": "yolov5n"}
     nack: Map = {"session": SESSION, "dseq": 90, "key": KEY, "retryable": True, "reason": "out of memory", "grant": 98}
     return [
-        vector("ready", "Ready", "21", ready | {"depth": 6, "protocol": 1, "classes": ["dent", "", "划痕"]}),
+        vector("ready", "Ready", "21", ready | later | {"depth": 6, "classes": ["dent", "", "划痕"]}),
+        vector("ready, random weights", "Ready", "21", ready | later | {"random": True}),
         vector(
             "ready, largest classes", "Ready", "21", ready | later | {"classes": ["\U0001f600" * 64] + ["k"] * 4095}
         ),
@@ -261,7 +262,8 @@ def operator() -> list[Map]:
     reloaded: Map = {"digest": "0badc0de"}
     listed: Map = {"epoch": EPOCH, "digest": "0badc0de", "sessions": []}
     state: Map = {"worker": "a1", "session": SESSION, "model": "yolov5n", "sha256": SHA256, "in_flight": 2}
-    state |= {"dispatched": 41, "grant": 43, "open": True, "draining": False}
+    old = state | {"dispatched": 41, "grant": 43, "open": True, "draining": False}
+    state = old | {"random": False}
     return [
         vector("reload", "Reload", "71", reload | {"versions": {"yolov5n": SHA256}}),
         vector("reload, least", "Reload", "71", reload, complete=reload | {"versions": {}}),
@@ -271,10 +273,17 @@ def operator() -> list[Map]:
         vector("list", "List", "73", {"models": ["yolov5n"]}),
         vector("list, least", "List", "73", {}, complete={"models": []}),
         vector("listed", "Listed", "74", listed | {"sessions": [state], "wanted": {"yolov5n": SHA256}}),
+        vector(
+            "listed by a broker that does not know of random weights",
+            "Listed",
+            "74",
+            listed | {"sessions": [old], "wanted": {}},
+            complete=listed | {"sessions": [state], "wanted": {}},
+        ),
         vector("listed, least", "Listed", "74", listed, complete=listed | {"wanted": {}}),
         vector("stop", "Stop", "75", {"workers": ["a1"], "models": ["yolov5n"], "everything": True}),
         vector("stop, least", "Stop", "75", {}, complete={"workers": [], "models": [], "everything": False}),
-        vector("stopped", "Stopped", "76", {"sessions": [state | {"draining": True}], "unknown": []}),
+        vector("stopped", "Stopped", "76", {"sessions": [state | {"draining": True, "random": True}], "unknown": []}),
         vector("stopped, refused", "Stopped", "76", {"unknown": ["a2"]}, complete={"unknown": ["a2"], "sessions": []}),
         vector("stopped, least", "Stopped", "76", {}, complete={"unknown": [], "sessions": []}),
     ]

@@ -10,9 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from workers.arguments import fail
 from workers.errors import ModelError, WorkersError
-from workers.flags import hints
-from workers.store import default_store
+from workers.flags import LabelsOption, StoreOption, hints
+from workers.store import default_store, keep
 
 if TYPE_CHECKING:
     from workers.zoo.catalogue import Architecture
@@ -26,17 +27,17 @@ def zoo(
     weights: Annotated[str, typer.Option(help="random, or a .onnx or .safetensors FILE.", show_default=False)] = "",
     size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the input; default: the published one.")] = None,
     classes: Annotated[int | None, typer.Option(help="How many; default: the file's, or as published.", min=1)] = None,
-    labels: Annotated[Path | None, typer.Option(help="File of class names, one per line.")] = None,
+    labels: LabelsOption = None,
     seed: Annotated[int, typer.Option(help="Of random weights.", min=0)] = 0,
-    store: Annotated[Path | None, typer.Option(help="Folder of models; default: this user's gongwei/models.")] = None,
+    store: StoreOption = None,
     replace: Annotated[bool, typer.Option("--replace", help="Write over a model of that name.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Architectures that are built here: YOLOv5 n to x for detection, segmentation, classification, and MobileNetV2.
 
-    With random weights they cost what trained ones cost, and find nothing: their results are marked `random`, and a
-    verdict that rests on them is never `ok`. With weights from a file they answer what the file answers, at any batch
-    and at another input size.
+    With random weights they cost what trained ones cost, and what they find means nothing: results are marked
+    `random`, and a verdict that rests on them is never `ok`. With weights from a file they answer what the file
+    answers, at any batch and at another input size.
 
     Examples:
 
@@ -53,9 +54,8 @@ def zoo(
         return
     try:
         told = _make(name, weights, size, classes, labels, seed, store or default_store(), replace)
-    except (WorkersError, OSError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+    except WorkersError as error:
+        raise fail(str(error)) from None
     typer.echo(json.dumps(told) if as_json else f"wrote {told['file']} ({told['bytes']} bytes): {told['says']}")
 
 
@@ -121,9 +121,6 @@ def _make(
     source = None if weights == RANDOM else Path(weights)
     model = make(Order(kind=kind, weights=source, size=said.size, classes=classes, seed=seed, names=said.names))
     content = model.SerializeToString(deterministic=True)
-    store.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    part.write_bytes(content)
-    part.replace(target)
-    says = "random weights, which find nothing" if source is None else f"weights of {source.name}"
+    keep(kind.name, content, store)
+    says = "random weights: what it finds means nothing" if source is None else f"weights of {source.name}"
     return {"file": str(target), "bytes": len(content), "weights": weights, "says": says}

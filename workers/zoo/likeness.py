@@ -24,6 +24,7 @@ Origins: TypeAlias = frozenset[tuple[Way, int]]
 
 #: Ways to one value, at most: a graph with more is no network of ours.
 _MOST_WAYS: Final = 4096
+_LONGEST_WAY: Final = 256
 _UPSAMPLING: Final = frozenset({"Resize", "Upsample"})
 _INPUT: Final = -1
 
@@ -77,8 +78,10 @@ class Survey:
             self._add(node)
             return
         origins = frozenset(self._through(node))
-        if len(origins) > _MOST_WAYS:
-            raise ModelError(f"there are more than {_MOST_WAYS} ways to {node.output[0]}")
+        if len(origins) > _MOST_WAYS or any(len(way) > _LONGEST_WAY for way, _ in origins):
+            raise ModelError(
+                f"it has a value to which more than {_MOST_WAYS} ways lead, or one over {_LONGEST_WAY} nodes"
+            )
         if node.op_type == "Pad":
             self._padding[node.output[0]] = self._pads(node)
         for output in node.output:
@@ -151,7 +154,11 @@ def matched(ours: Any, theirs: Any) -> dict[str, tuple[NDArray[np.float32], NDAr
     Raises ModelError naming the first layer that has no counterpart, or more than one.
     """
     forms: dict[Hashable, int] = {}
-    mine, other = Survey(ours, forms), Survey(theirs, forms)
+    mine = Survey(ours, forms)
+    try:
+        other = Survey(theirs, forms)
+    except (IndexError, KeyError, ValueError, TypeError) as error:  # what a broken file may make of a node
+        raise ModelError(f"its graph cannot be read: {error!r:.200}") from None
     found: dict[Hashable, list[Site]] = {}
     for site in other.sites:
         found.setdefault(site.key, []).append(site)
