@@ -12,11 +12,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import zmq
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.conftest import free_port
+from tests.darknet.cases import NEW_COORDS
+from tests.darknet.noise import weight_file
 from tests.stepwise import stepwise
-from tests.test_workers_cli import workers_command
+from tests.test_worker import FakeBroker
+from tests.test_workers_cli import started, workers_command
 from workers import image
+from workers.engine.onnx import OnnxEngine
 from workers.errors import ModelError
 from workers.model import PRECISION, Precision
 from workers.options import ModelOptions
@@ -27,10 +33,12 @@ from workers.precision.heads import heads
 from workers.precision.int8 import rounded
 from workers.runner import Runner
 from workers.zoo.catalogue import find
+from workers.zoo.cfg import parse
 from workers.zoo.darknet import Detector
 from workers.zoo.making import Order, make
+from workers.zoo.plan import plan
 
-#: The smallest of each kind, at a small, oblong input; and which nodes stay fp32 in each.
+#: The smallest of each kind, at a small, oblong input.
 SMALL = {
     "yolov5n": (64, 96),
     "yolov5n-seg": (96, 64),
@@ -80,23 +88,34 @@ def types(model: Any) -> dict[str, int]:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_heads_are_what_the_zoo_calls_so(name: str) -> None:
-    model = small(name)
-    found = {model.graph.node[place].name for place in heads(model.graph)}
-    last = {
-        "yolov5n": ("model.24.", "Concat", "output0/"),
-        "yolov5n-seg": ("model.24.m.", "model.24.0/", "model.24.1/", "model.24.2/", "model.24.proto.cv3", "output"),
+    """By the names of the zoo's nodes; the Concat without a scope joins the levels."""
+    nodes = small(name).graph.node
+    scopes = {
+        "yolov5n": ("model.24.", "output0/"),
+        "yolov5n-seg": ("model.24.m.", *(f"model.24.{level}/" for level in range(3)), "model.24.proto.cv3", "output"),
         "yolov5n-cls": ("model.9.linear", "output0/"),
         "mobilenetv2": ("classifier", "output0/"),
     }[name]
-    named = {node.name for node in model.graph.node if node.name.startswith(last)}
-    if name.endswith(("n", "seg")):
-        joined = next(node.name for node in reversed(model.graph.node) if node.op_type == "Concat")
-        named = {one for one in named if not one.startswith("Concat")} | {joined}
-    weighted = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
-    assert named <= found
-    assert found - named <= {node.name for node in model.graph.node if node.op_type == "Concat"} | set()
-    heads_of = {"yolov5n": 3, "yolov5n-seg": 4, "yolov5n-cls": 1, "mobilenetv2": 1}[name]
-    assert sum(node.name in found for node in weighted) == heads_of
+    joined = [node.name for node in nodes if node.op_type == "Concat" and "/" not in node.name][-1:]
+    expected = {node.name for node in nodes if node.name.startswith(scopes)}
+    found = {nodes[place].name for place in heads(small(name).graph)}
+    assert found == expected | set(joined if find(name).task != "classify" else [])
+    weighted = [node.op_type for node in nodes if node.name in found and node.op_type in ("Conv", "Gemm")]
+    assert len(weighted) == {"yolov5n": 3, "yolov5n-seg": 4}.get(name, 1)
+
+
+def test_heads_are_what_darknet_decodes(tmp_path: Path) -> None:
+    """The decoding is all of, and only, `*_yolo/` and `output/`; before it is one convolution for each head."""
+    (tmp_path / "a.cfg").write_text(NEW_COORDS, encoding="utf-8")
+    network = plan(parse(NEW_COORDS, ""))
+    (tmp_path / "a.weights").write_bytes(weight_file(network, 1, np.ones(len(network.layers), np.float32)))
+    nodes = Detector.load(tmp_path / "a.cfg", tmp_path / "a.weights").model({}).graph
+    found = [nodes.node[place] for place in heads(nodes)]
+    decoded = [node for node in found if "_yolo/" in node.name or node.name.startswith("output/")]
+    rest = [node for node in found if node not in decoded]
+    everything = [one.name for one in nodes.node if "_yolo/" in one.name or one.name.startswith("output/")]
+    assert sorted(node.name for node in decoded) == sorted(everything)
+    assert sum(node.op_type == "Conv" for node in rest) == len(network.heads)
 
 
 def test_the_mean_of_a_distribution_belongs_to_the_decoding() -> None:
@@ -261,37 +280,45 @@ def overlap(one: list[float], other: list[float]) -> float:
 # --- TensorRT --------------------------------------------------------------------------------------------------------
 
 
-def models(drawn: Path, testdata: Path) -> Iterator[tuple[str, Any]]:
-    for name in SMALL:
-        yield name, small(name)
+def published(testdata: Path) -> Iterator[tuple[str, Any]]:
     for name in (*EXPORTS, "mobilenetv2"):
         model = onnx.load(testdata / "models" / f"{name}.onnx")
         if name == "mobilenetv2":
             said = {"task": "classify", "names": str(dict(enumerate(map(str, range(1001)))))}
             helper.set_model_props(model, said)
-        yield f"published {name}", model
+        yield name, model
     folder = testdata / "models"
     detector = Detector.load(folder / "yolo-fastest-1.1.cfg", folder / "yolo-fastest-1.1.weights")
     yield "yolo-fastest", detector.model({"task": "detect", "gongwei.fit": "stretch"})
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_tensorrt_rtx_takes_it(precision: Precision, drawn: Path, testdata: Path) -> None:
+@pytest.mark.parametrize("name", SMALL)
+def test_tensorrt_rtx_takes_the_zoos(name: str, precision: Precision, drawn: Path) -> None:
+    built(name, converted(small(name), precision, drawn))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_tensorrt_rtx_takes_published_ones(precision: Precision, drawn: Path, testdata: Path) -> None:
+    for name, model in published(testdata):
+        built(name, converted(model, precision, drawn))
+
+
+def built(name: str, model: Any) -> None:
+    """Parse the model, and build a plan of it for batches from 1 to 4; needs no GPU."""
     trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed: pip install '.[rtx]'")
     logger = trt.Logger(trt.Logger.ERROR)
-    for name, model in models(drawn, testdata):
-        builder = trt.Builder(logger)
-        network = builder.create_network(0)
-        parser = trt.OnnxParser(network, logger)
-        content = converted(model, precision, drawn).SerializeToString()
-        parsed = parser.parse(content)
-        assert parsed, (name, [str(parser.get_error(number)) for number in range(parser.num_errors)])
-        config, images = builder.create_builder_config(), network.get_input(0)
-        if images.shape[0] < 0:
-            profile = builder.create_optimization_profile()
-            profile.set_shape(images.name, *((count, *tuple(images.shape)[1:]) for count in (1, 3, 4)))
-            config.add_optimization_profile(profile)
-        assert builder.build_serialized_network(network, config) is not None, name
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    parsed = parser.parse(model.SerializeToString())
+    assert parsed, (name, [str(parser.get_error(number)) for number in range(parser.num_errors)])
+    config, images = builder.create_builder_config(), network.get_input(0)
+    if images.shape[0] < 0:
+        profile = builder.create_optimization_profile()
+        profile.set_shape(images.name, *((count, *tuple(images.shape)[1:]) for count in (1, 3, 4)))
+        config.add_optimization_profile(profile)
+    assert builder.build_serialized_network(network, config) is not None, name
 
 
 # --- refusals and the command ----------------------------------------------------------------------------------------
@@ -339,3 +366,30 @@ def test_the_command_writes_a_copy_that_says_what_it_is(drawn: Path, tmp_path: P
     assert (refused.returncode, "is of int8 already" in refused.stderr) == (1, True)
     absent = workers_command("quantise", "absent", "--precision", "fp16", *folder)
     assert (absent.returncode, "no file; looked for" in absent.stderr) == (1, True)
+
+
+def test_a_file_whose_input_is_fp16_is_of_fp16(tmp_path: Path) -> None:
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT16, [1, 3, 4, 4])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 3, 4, 4])
+    node = helper.make_node("Cast", ["images"], ["out"], to=TensorProto.FLOAT)
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(helper.make_graph([node], "x", [images], [out]), opset_imports=opsets, ir_version=8)
+    (tmp_path / "half.onnx").write_bytes(model.SerializeToString())
+    engine = OnnxEngine.load(tmp_path / "half.onnx", threads=1)
+    assert engine.signature.metadata[PRECISION] == "fp16"
+    assert engine.infer(np.ones((1, 3, 4, 4), np.float32))[0].dtype == np.float32
+
+
+def test_a_worker_warns_at_its_start(context: zmq.Context[Any], tmp_path: Path) -> None:
+    path = tmp_path / "parts.onnx"
+    path.write_bytes(convert(small("yolov5n"), "fp16", None).SerializeToString())
+    broker = FakeBroker(context, f"tcp://127.0.0.1:{free_port()}")
+    broker.start()
+    try:
+        with started(broker, "--model", f"parts={path}") as process:
+            broker.lease()
+            process.popen.kill()
+            process.wait()
+            assert "fp16 is slower than fp32 on a CPU" in process.log
+    finally:
+        broker.close()

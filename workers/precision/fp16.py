@@ -12,6 +12,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from workers.precision.heads import heads
+from workers.precision.rewriting import rewrite
 
 #: Nodes that compute the same in fp16 as in fp32, a little coarser. Others stay fp32.
 _LAYERS: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -44,31 +45,23 @@ class Halver:
         """Rewrite the graph in place."""
         stay, wanted = heads(self._graph), {one.name for one in self._graph.output}
         halved = [place not in stay and self._can(node) for place, node in enumerate(self._graph.node)]
-        for half, node in zip(halved, self._graph.node, strict=True):
-            if not half:
+        for small, node in zip(halved, self._graph.node, strict=True):
+            if not small:
                 wanted.update(node.input)
             elif node.op_type in _FIRST_ONLY:
                 wanted.update(node.input[1:])
-        for half, node in zip(halved, list(self._graph.node), strict=True):
-            if half:
+        for small, node in zip(halved, list(self._graph.node), strict=True):
+            if small:
                 self._halve(node, wanted)
             else:
                 self._nodes.append(node)
-        del self._graph.node[:]
-        self._graph.node.extend(self._nodes)
-        used = {name for node in self._nodes for name in node.input} | {one.name for one in self._graph.output}
-        kept = [one for one in self._constants.values() if one.name in used]
-        del self._graph.initializer[:]
-        self._graph.initializer.extend(kept)
+        rewrite(self._graph, self._nodes, self._constants)
 
     def _can(self, node: Any) -> bool:
         """Of a known kind, with values of known types and constants that fp16 has room for."""
         names = [name for name in [*node.input, *node.output] if name]
-        if (
-            node.op_type not in _HALVED
-            or node.domain not in ("", "ai.onnx")
-            or any(n not in self._types for n in names)
-        ):
+        known = node.op_type in _HALVED and node.domain in ("", "ai.onnx")
+        if not known or any(name not in self._types for name in names):
             return False
         taken = [name for name in self._taken(node) if name in self._constants]
         return all(np.all(np.abs(numpy_helper.to_array(self._constants[name])) <= _LARGEST) for name in taken)

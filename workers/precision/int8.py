@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from workers.precision.heads import heads
+from workers.precision.rewriting import rewrite
 
 _QUANTISED: Final = ("Conv", "Gemm")
 #: Greatest magnitude of 8 bits; -128 is not used, so that both sides are alike.
@@ -56,12 +57,7 @@ class Quantiser:
                 node.input[0] = self._activation(node.input[0])
                 node.input[1] = self._weights(node.input[1], _channels(node))
             self._nodes.append(node)
-        del self._graph.node[:]
-        self._graph.node.extend(self._nodes)
-        used = {name for node in self._nodes for name in node.input} | {one.name for one in self._graph.output}
-        kept = [one for one in self._constants.values() if one.name in used]
-        del self._graph.initializer[:]
-        self._graph.initializer.extend(kept)
+        rewrite(self._graph, self._nodes, self._constants)
 
     def _activation(self, name: str) -> str:
         """The value `name` after a trip through int8; one trip, however many look at it."""
