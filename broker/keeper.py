@@ -6,6 +6,7 @@ import time
 from typing import Protocol
 
 from broker import log
+from broker.instants import AHEAD
 from broker.ledger_file import LedgerError
 from broker.purged import Purged
 from broker.retention import Delete, Holding, Retention, Step
@@ -21,7 +22,7 @@ RETRY_AFTER = 0.25
 class Holder(Protocol):
     """The ledger, as far as it is needed here."""
 
-    def holding(self) -> Holding: ...
+    def holding(self, latest: float = ...) -> Holding: ...
     def step(self, step: Step) -> Purged: ...
     def oldest_seq(self) -> int: ...
     def make_room(self) -> None: ...
@@ -54,7 +55,8 @@ class Keeper:
         """Do a step if it is time for one; the frames that were deleted. Raises LedgerError: nothing was."""
         try:
             idle = self.short or (idle and not self._ledger.behind)
-            step = self._retention.decide(now, wall, self._ledger.holding(), idle)
+            step = self._retention.decide(now, wall, self._ledger.holding(wall + AHEAD), idle)
+            self._tell_moved()
             if step is None or not isinstance(step, Delete):
                 self.short = False
             if step is None:
@@ -80,6 +82,11 @@ class Keeper:
             ("ledger_step_seconds_longest",): self._longest,
             ("ledger_step_seconds_total",): self._seconds_total,
         }
+
+    def _tell_moved(self) -> None:
+        if self._retention.clock.moved:
+            moved = round(self._retention.clock.moved)
+            logger.warning("the wall clock was set, and has stayed so: ages refer to it from now on", seconds=moved)
 
     def _do(self, step: Step) -> list[Key]:
         started = time.perf_counter()

@@ -8,6 +8,7 @@ meanwhile (`report`).
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -131,10 +132,10 @@ class Ledger:
             with self._checkpointer.lock, self._read() as db:
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def holding(self) -> Holding:
-        """What retention has to know of the file."""
+    def holding(self, latest: float = math.inf) -> Holding:
+        """What retention has to know of the file. `latest`: unix seconds; instants beyond are not believed."""
         with self._read() as db:
-            return purge.holding(db)._replace(spare=self.reserve.held, written=self._written)
+            return purge.holding(db, latest)._replace(spare=self.reserve.held, written=self._written)
 
     def make_room(self) -> None:
         """The disk is full: let go of the reserve, and move the log into the file, so that it can begin anew."""

@@ -11,7 +11,9 @@ import math
 from typing import Final, NamedTuple
 
 from broker.consistency import LEAST_GB, too_little
+from broker.instants import AHEAD
 from broker.part import FORGET_AFTER
+from broker.wall_clock import WallClock
 
 #: Seconds between two looks at a ledger in which nothing is to be deleted.
 LOOK_EVERY: Final = 0.25
@@ -107,6 +109,8 @@ class Delete(NamedTuple):
     seconds: float = STEP_SECONDS
     least: int = 0
     closed_before: float = -math.inf
+    #: Unix seconds; later instants are not known.
+    latest: float = math.inf
 
 
 class Shrink(NamedTuple):
@@ -126,11 +130,11 @@ Step = Delete | Shrink | Tidy
 
 
 class Retention:
-    """Decides. `now`: monotonic seconds; `wall`: unix seconds, to which ages refer."""
+    """Decides. `now`: monotonic seconds; `wall`: unix seconds, to which ages refer as far as `clock` believes them."""
 
     def __init__(self, keep: Keep) -> None:
         self._keep = keep
-        self._started: tuple[float, float] | None = None  # monotonic, unix
+        self.clock = WallClock()
         self._next = -math.inf
         self._tidy_at = -math.inf
         self._tidy_by = math.inf  # from then on messages wait for it
@@ -162,7 +166,9 @@ class Retention:
     def decide(self, now: float, wall: float, holding: Holding, idle: bool) -> Step | None:
         """The step to do now, if any; `idle`: no message waits."""
         self._next = now + LOOK_EVERY
-        wall = self._sober(now, wall)
+        wall = self.clock.read(now, wall)
+        if math.isinf(self._tidy_by):
+            self._tidy_by = now + TIDY_WITHIN
         limit = self._room(now, holding.spare)
         self._urgent = limit is not None and holding.used > URGENT * limit
         pressed = self._urgent or self._is_late(wall, holding)
@@ -194,10 +200,10 @@ class Retention:
             return None
         if limit is not None and holding.used > BEGINS * limit:
             seconds = OVER_SECONDS if holding.used > limit else STEP_SECONDS
-            return Delete(math.inf, seconds, least, wall - FORGET_AFTER)
+            return Delete(math.inf, seconds, least, wall - FORGET_AFTER, wall + AHEAD)
         before = wall - self._keep.seconds
         if self._keep.seconds and holding.oldest < before:
-            return Delete(before, STEP_SECONDS, least, wall - FORGET_AFTER)
+            return Delete(before, STEP_SECONDS, least, wall - FORGET_AFTER, wall + AHEAD)
         return None
 
     def _tidy(self, now: float, wall: float) -> Tidy:
@@ -223,12 +229,3 @@ class Retention:
             self._ceiling = None
         most = self._most if self._ceiling is None else min(self._most, self._ceiling)
         return None if math.isinf(most) else most
-
-    def _sober(self, now: float, wall: float) -> float:
-        """A wall clock that is set while the join runs, or was wrong when it started, makes nothing older than it is by
-        both: that would delete what is to be kept."""
-        if self._started is None:
-            self._started = now, wall
-            self._tidy_by = now + TIDY_WITHIN
-        began, first = self._started
-        return min(wall, first + (now - began))

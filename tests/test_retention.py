@@ -21,6 +21,7 @@ from broker import schema
 from broker.__main__ import app
 from broker.catchup import CatchUp
 from broker.gone import merged
+from broker.instants import AHEAD
 from broker.keeper import Keeper
 from broker.ledger import Ledger
 from broker.part import FORGET_AFTER
@@ -110,7 +111,7 @@ def holding(used: int = 0, free: int = 0, oldest: float | None = WALL, shrinks: 
 
 
 def old(before: float, wall: float) -> Delete:
-    return Delete(before, closed_before=wall - FORGET_AFTER)
+    return Delete(before, closed_before=wall - FORGET_AFTER, latest=wall + AHEAD)
 
 
 def test_without_a_limit_nothing_is_ever_done() -> None:
