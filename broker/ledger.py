@@ -41,7 +41,7 @@ class Ledger:
         self.reserve = Reserve(path)
         self._checkpointer: Checkpointer | None = None
         self._written = 0  # publications and skips
-        self._tidied = 0  # the boot up to which boots were looked through
+        self._tidied = leftovers.Place()
 
     def __enter__(self) -> Self:
         self.open()
@@ -106,7 +106,7 @@ class Ledger:
                     if isinstance(step, Delete):
                         purged = purge.oldest(db, step)
                     else:
-                        purged, self._tidied = leftovers.ended(db, self._tidied, step)
+                        purged, self._tidied = leftovers.tidy(db, self._tidied, step)
         if purged:
             self._wrote(step=True)
         return purged

@@ -45,6 +45,9 @@ LEAST_BYTES: Final = round(LEAST_GB * 2**30)
 #: Share of the limit that the write-ahead log may take, and the most it may.
 LOG_SHARE: Final = 0.25
 LOG_MOST: Final = 64 << 20
+#: Seconds for which a boot that was cut is kept, for its camera may come back in it; beyond `Keep.seconds` where only
+#: these limit the ledger.
+CUT_FOR: Final = 86400.0
 #: Seconds after which a disk that was full is tried again.
 FULL_FOR: Final = 600.0
 
@@ -121,9 +124,12 @@ class Shrink(NamedTuple):
 
 class Tidy(NamedTuple):
     """Delete boots and parts that have lost their last frame; parts that were closed before `closed_before` (unix
-    seconds): a younger one must stay known, or a late frame of it would open it again."""
+    seconds): a younger one must stay known, or a late frame of it would open it again. Of boots that were cut those of
+    before `cut_before`: their cameras may come back in them, with frames that were deleted. `now`: unix seconds."""
 
     closed_before: float
+    cut_before: float = -math.inf
+    now: float = -math.inf
 
 
 Step = Delete | Shrink | Tidy
@@ -141,6 +147,7 @@ class Retention:
         self._deleted = False  # by the last step
         self._most = float(keep.limit - keep.log) if keep.limit else math.inf  # bytes of the file
         self._grace = min(LATE_SHARE * keep.seconds, LATE_MOST)
+        self._cut_for = CUT_FOR + (0.0 if keep.bytes else keep.seconds)
         self._ceiling: int | None = None  # bytes of the file when the disk was full
         self._ceiling_until = 0.0
         self._urgent = False
@@ -209,7 +216,7 @@ class Retention:
     def _tidy(self, now: float, wall: float) -> Tidy:
         self._tidy_at = now + TIDY_EVERY
         self._tidy_by = now + TIDY_WITHIN
-        return Tidy(wall - FORGET_AFTER)
+        return Tidy(wall - FORGET_AFTER, wall - self._cut_for, wall)
 
     def _is_late(self, wall: float, holding: Holding) -> bool:
         """Whether the oldest should have gone some time ago: the line has not rested since."""
