@@ -18,8 +18,8 @@ NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
 class Boot:
-    """One boot in memory. `first` is the row id of its frame 0, `highest` the highest seq of its frames, -1 for none,
-    `epoch` the broker that spoke of it last, `ticket` that of the newest note of that broker."""
+    """One boot in memory. `first` is the row id of its frame 0, `highest` the highest seq of its frames and skips, -1
+    for none, `epoch` the broker that spoke of it last, `ticket` that of the newest note of that broker."""
 
     __slots__ = ("camera", "epoch", "first", "highest", "last_seq", "name", "number", "state", "ticket")
 

@@ -313,6 +313,7 @@ class Joiner:
             turn.tickets[message.epoch].append(skip.ticket)
             if self._register.gone(skip.key):
                 continue
+            boot.highest = max(boot.highest, skip.key.seq)
             turn.rows.skips.append(SkipRow(boot.first + skip.key.seq, skip.reason, turn.wall))
 
     def _line_text(self, message: LineText) -> None:

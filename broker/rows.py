@@ -138,7 +138,7 @@ class Stored(NamedTuple):
 
 
 class StoredBoot(NamedTuple):
-    """A boot, and the highest `seq` of its frames, -1 for none."""
+    """A boot, and the highest `seq` of its frames and skips, -1 for none."""
 
     row: BootRow
     highest: int

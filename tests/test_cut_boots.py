@@ -131,3 +131,16 @@ def test_a_boot_of_a_clock_that_was_not_set_counts_from_now_on(bench: Bench) -> 
     bench.now += DAY + CUT_FOR + 1.0
     tidied(bench)
     assert kept(bench) == [name(1)]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_skip_that_was_deleted_is_not_counted_again(bench: Bench, restarted: bool) -> None:
+    """No frame of its boot lies above it."""
+    items = Items()
+    skip = SkipNote(ticket=items.next(), key=Key("lone", name(0), 20), reason="no_credit")
+    bench.turn(Note(epoch=EPOCH, skips=[skip]))
+    if restarted:
+        bench.restart()
+    delete(bench)
+    turn = bench.turn(Note(epoch=EPOCH, skips=[skip]))
+    assert turn.tickets[EPOCH] == [skip.ticket] and report(bench.path)["skips"] == {"lone": 1}
