@@ -73,8 +73,6 @@ class Inquiry:
         socket = self._socket = self._context.socket(zmq.DEALER)
         socket.linger = 0
         keep_trying(socket)
-        socket.heartbeat_ivl = 1000
-        socket.heartbeat_timeout = 3000
         curve.call(socket, self._endpoint, self._credentials)
         socket.connect(self._endpoint)
         self._poller.register(socket, zmq.POLLIN)

@@ -29,8 +29,6 @@ def connected(
     socket.linger = 0
     socket.rcvhwm = waiting
     keep_trying(socket)
-    socket.heartbeat_ivl = 1000
-    socket.heartbeat_timeout = 3000
     try:
         curve.call(socket, endpoint, credentials)
         socket.connect(endpoint)

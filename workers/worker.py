@@ -29,8 +29,9 @@ DRAIN_TIMEOUT: Final = 5.0
 class Worker:
     """The life of the process. `run` blocks in the thread that calls it; `stop` may be called from any other.
 
-    `context`: None makes one of its own; inproc lines share one. `watchdog`: end the process when a model thread hangs;
-    only for a process of its own. `patience`: seconds without a broker after which the log says so.
+    `context`: None makes one of its own; inproc lines share one; a ZAP handler in it has no say over the worker, which
+    binds nothing outside the process. `watchdog`: end the process when a model thread hangs; only for a process of its
+    own. `patience`: seconds without a broker after which the log says so.
     `credentials`: for a broker that asks for keys.
     """
 
