@@ -271,16 +271,20 @@ def test_import_of_published_models_brings_coco_names(testdata: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("a.cfg",), "a Darknet model is two files"),
-        (("a.onnx", "b.weights"), "a Darknet model is two files"),
+        (("a.cfg",), "a.cfg: a model is one ONNX file, or the two of a Darknet model"),
+        (("a.onnx", "b.weights"), "a.onnx b.weights: a model is one ONNX file, or the two of a Darknet model"),
+        (("a.onnx",), "a.onnx: cannot be read as ONNX"),
+        (("a.onnx", "--fit", "wide"), "--fit wide: one of letterbox, stretch, crop"),
+        (("a.onnx", "--colours", "grb"), "--colours grb: rgb or bgr"),
         (("a.cfg", "b.weights", "--name", "A B"), "'A B' is no model name"),
         (("a.cfg", "b.weights"), "a.cfg: cannot be read"),
-        (("a.cfg", "b.weights", "--fit", "crop"), "'crop' is not one of 'letterbox', 'stretch'"),
+        (("a.cfg", "b.weights", "--fit", "crop"), "only --labels, --fit letterbox or --fit stretch"),
+        (("a.cfg", "b.weights", "--size", "64x64"), "a.cfg: its cfg and Darknet itself say task, size"),
     ],
 )
 def test_import_says_what_is_wrong(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
     ended = workers_command("import", *words, "--store", str(tmp_path / "store"), cwd=tmp_path)
-    assert ended.returncode == (2 if "--fit" in words else 1)
+    assert ended.returncode == (2 if "wide" in words else 1)
     assert told in ended.stderr
     assert not (tmp_path / "store").exists()
 

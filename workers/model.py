@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 
 from workers import coco, layout
@@ -16,6 +16,7 @@ from workers.engine import Signature
 from workers.errors import ModelError
 from workers.layout import Layout
 from workers.placement import Fit, Scaling
+from workers.settings import Settings, settings
 
 Task: TypeAlias = Literal["detect", "segment", "classify"]
 
@@ -27,6 +28,8 @@ FIT: Final = "gongwei.fit"
 WEIGHTS: Final = "gongwei.weights"
 RANDOM: Final = "random"
 SOURCE: Final = "gongwei.source"
+#: The sha256 of each file that a model came from (SOURCE has their names).
+SOURCE_SHA256: Final = "gongwei.source_sha256"
 #: Longest `names` that is read from a file's metadata, in characters.
 NAMES_LIMIT: Final = 1 << 20
 #: Longest side of an input that is believed where only the metadata says it, in pixels.
@@ -49,7 +52,7 @@ class Hints:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model as the worker uses it. `size`: (height, width) of its input; `batch`: its fixed batch, None: any;
-    `random`: its weights are, so that what it answers is no answer."""
+    `random`: its weights are, so that what it answers is no answer; `settings`: how the file wants to be used."""
 
     task: Task
     layout: Layout
@@ -59,6 +62,7 @@ class Model:
     scaling: Scaling
     fit: Fit
     random: bool = False
+    settings: Settings = field(default_factory=Settings)
 
 
 def describe(signature: Signature, hints: Hints, where: str) -> Model:
@@ -77,6 +81,7 @@ def describe(signature: Signature, hints: Hints, where: str) -> Model:
         scaling=scaling,
         fit=fit,
         random=_random(signature.metadata, where),
+        settings=settings(signature.metadata, where),
     )
 
 
