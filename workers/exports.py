@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -14,7 +15,7 @@ from workers import batching, onnxfile, upgrade
 from workers.describe import written
 from workers.engine import Engine
 from workers.engine.onnx import OnnxEngine
-from workers.errors import ModelError
+from workers.errors import EngineError, ModelError
 from workers.model import SOURCE, SOURCE_SHA256, Hints, Model, describe
 from workers.settings import MAX_BATCH, MAX_BATCH_REASON, Settings
 from workers.store import keep
@@ -74,7 +75,7 @@ def bring(order: Order, store: Path) -> Exported:
     """Import the file. Raises ModelError or EngineError; then nothing is written."""
     path, name = order.path, order.name
     source = onnxfile.load(path)
-    engine = OnnxEngine.load(path, threads=0)
+    engine = _engine(path, source)
     try:
         model = describe(engine.signature, order.hints, str(path))
         form = _formed(source, engine, model, order)
@@ -87,8 +88,22 @@ def bring(order: Order, store: Path) -> Exported:
         iou=model.settings.iou if order.iou is None else order.iou,
     )
     said = {key: value for key, value in onnxfile.metadata(source).items() if key not in _STALE}
-    helper.set_model_props(form.graph, said | _told(order, model, engine) | settings.written())
+    helper.set_model_props(form.graph, said | _told(order, model) | settings.written())
     return Exported(name, keep(name, onnxfile.content(form.graph, str(path)), store), model, form.notes)
+
+
+def _engine(path: Path, source: Any) -> OnnxEngine:
+    """The file as it is; where onnxruntime minds its order or its names, tidied, which changes no answer."""
+    try:
+        return OnnxEngine.load(path, threads=0)
+    except EngineError as error:
+        with tempfile.TemporaryDirectory() as folder:
+            tidy = Path(folder) / path.name
+            tidy.write_bytes(onnxfile.content(upgrade.tidied(source), str(path)))
+            try:
+                return OnnxEngine.load(tidy, threads=0)
+            except EngineError:
+                raise error from None
 
 
 def _formed(source: Any, engine: Engine, model: Model, order: Order) -> _Form:
@@ -132,7 +147,7 @@ def _refusal(graph: Any, engine: Engine, model: Model, count: int, order: Order)
     return refusal(engine, content, model, count=count, flipped=order.colours == "bgr")
 
 
-def _told(order: Order, model: Model, engine: Engine) -> dict[str, str]:
+def _told(order: Order, model: Model) -> dict[str, str]:
     """Everything that the worker goes by, so that no flag is needed any more; and where the file is from."""
     detector = model.task != "classify"
     whole = Hints(
@@ -144,7 +159,7 @@ def _told(order: Order, model: Model, engine: Engine) -> dict[str, str]:
         fit=model.fit,
         layout=model.layout if detector else None,
     )
-    said = {COLOURS: "rgb", SOURCE: order.path.name, SOURCE_SHA256: engine.signature.sha256}
+    said = {COLOURS: "rgb", SOURCE: order.path.name, SOURCE_SHA256: onnxfile.sha256(order.path)}
     return written(whole) | said | ({LICENCE: order.licence} if order.licence else {})
 
 

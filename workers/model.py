@@ -191,7 +191,7 @@ def _scaling(task: Task, metadata: Mapping[str, str], hints: Hints, where: str) 
         raise ModelError(
             f"{where}: a classifier whose scaling is unknown; say how grey levels 0..255 become its input with"
             " --mean, --std and --fit, as in --mean 127.5 --std 127.5 --fit stretch, or --mean 123.675,116.28,103.53"
-            " --std 58.395,57.12,57.375 --fit crop (ImageNet); `workers describe` writes it into the file"
+            " --std 58.395,57.12,57.375 --fit crop (ImageNet); `workers import` writes it into the file"
         )
     default = Scaling()
     scaling = Scaling(_three(mean or default.mean, where), _three(std or default.std, where))

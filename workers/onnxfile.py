@@ -50,10 +50,11 @@ def metadata(model: Any) -> dict[str, str]:
 
 
 def signature(model: Any) -> Signature:
-    """As an engine tells it, but for the sha256, which is empty. Raises ModelError for another number of inputs."""
+    """As an engine tells it, but for the sha256, which is empty. Raises ModelError for other inputs than pictures."""
     inputs = data_inputs(model)
-    if len(inputs) != 1:
-        raise ModelError(f"{len(inputs)} inputs; a worker's model has one, of pictures")
+    if len(inputs) != 1 or len(shape(inputs[0])) != 4:
+        found = ", ".join(f"{one.name} {list(shape(one))}" for one in inputs)
+        raise ModelError(f"needs one input [batch, 3, height, width], has {found or 'none'}; export it like that")
     outputs = tuple(shape(output) for output in model.graph.output)
     return Signature(shape(inputs[0]), outputs, "", metadata(model))
 
