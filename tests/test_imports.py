@@ -113,6 +113,7 @@ def test_three_pictures_at_once_are_three_pictures(name: str, testdata: Path, tm
     for row, file in enumerate(("bus.jpg", "zidane.jpg", "eagle.jpg")):
         runner.prepare(image.load(testdata / "images" / file), batch[row])
     together = runner.engine.infer(batch)
+    onnx.checker.check_model(onnx.load(found.path))
     original = OnnxEngine.load(testdata / "models" / f"{name}.onnx", threads=2)
     for row in range(3):
         for ours, theirs in zip(together, original.infer(batch[row : row + 1]), strict=True):
@@ -174,6 +175,36 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
             node("ReduceMax", ["maps"], "out", axes=[1], keepdims=0),
         ],
         {"s": shapes(64, 3), "w": weights(3, 2), "t": shapes(1, -1, 2)},
+    ),
+    "a shape put together": (
+        [
+            node("Shape", ["pictures"], "all"),
+            node("Slice", ["all", "from", "to"], "sides"),
+            node("Concat", ["one", "ch", "sides"], "s", axis=0),
+            node("Reshape", ["pictures", "s"], "maps"),
+            node("ReduceMax", ["maps"], "flat", axes=[2, 3], keepdims=0),
+            GEMM,
+        ],
+        {"from": shapes(2), "to": shapes(4), "one": shapes(1), "ch": shapes(3), "w": weights(3, 2)},
+    ),
+    "a shape put together of numbers": (
+        [
+            node("Shape", ["pictures"], "all"),
+            node("Slice", ["all", "from", "to"], "sides"),
+            node("Unsqueeze", ["number", "axis"], "one"),
+            node("Concat", ["one", "ch", "sides"], "s", axis=0),
+            node("Reshape", ["pictures", "s"], "maps"),
+            node("ReduceMax", ["maps"], "flat", axes=[2, 3], keepdims=0),
+            GEMM,
+        ],
+        {
+            "from": shapes(2),
+            "to": shapes(4),
+            "number": np.array(1, np.int64),
+            "axis": shapes(0),
+            "ch": shapes(3),
+            "w": weights(3, 2),
+        },
     ),
     "one shape for two": (
         [
@@ -324,6 +355,14 @@ def test_what_was_kept_once_is_tried_again(tmp_path: Path) -> None:
     good = graph([*FLAT, GEMM], {"w": weights(3, 2)}, [1, 2])
     helper.set_model_props(good, Settings(max_batch=1, reason="old", confidence=0.4, iou=0.6).written())
     assert settings(onnxfile.metadata(onnx.load(bring(good, tmp_path).path)), "") == Settings(confidence=0.4, iou=0.6)
+
+
+def test_random_weights_stay_known_as_such(tmp_path: Path) -> None:
+    model = graph([*FLAT, GEMM], {"w": weights(3, 2)}, [1, 2])
+    helper.set_model_props(model, {"gongwei.weights": "random"})
+    assert bring(model, tmp_path).model.random
+    (row,) = listing.listed(tmp_path / "store")
+    assert row["weights"] == "random"
 
 
 def test_answers_that_are_no_numbers_are_refused(tmp_path: Path) -> None:

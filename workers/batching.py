@@ -17,19 +17,22 @@ from onnx import numpy_helper, shape_inference
 from workers.engine import Shape
 from workers.errors import ModelError
 from workers.onnxfile import data_inputs, shape
+from workers.upgrade import tidied
 from workers.zoo.graph import BATCH
 
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """Of the graph as it was: its fixed `batch`, the shapes and integer constants by name, and which tensors are made
-    of the pictures (`pictures`): a shape that is read off a picture is none."""
+    """Of the graph as it was: its fixed `batch`, by name the shapes, the integer constants and the nodes that make a
+    tensor, and which tensors are made of the pictures (`pictures`): a shape that is read off a picture is none."""
 
     batch: int
     shapes: Mapping[str, Shape]
     constants: Mapping[str, Any]
+    makers: Mapping[str, Any]
     pictures: frozenset[str]
     added: list[Any] = field(default_factory=list)
+    nodes: list[Any] = field(default_factory=list)
 
     def first(self, name: str) -> int | None:
         found = self.shapes.get(name)
@@ -61,12 +64,13 @@ def freed(model: Any) -> Any:
         if rule is not None and node.domain in ("", "ai.onnx"):
             rule(node, facts)
     free.graph.initializer.extend(facts.added)
+    free.graph.node.extend(facts.nodes)
     # Shapes of values inside hold the old batch, and a wrong one makes engines fail.
     del free.graph.value_info[:]
     for end in [*data_inputs(free), *free.graph.output]:
         if end.type.tensor_type.shape.dim:
             end.type.tensor_type.shape.dim[0].dim_param = BATCH
-    return free
+    return tidied(free)
 
 
 def _facts(model: Any, images: str, batch: int) -> _Facts:
@@ -83,7 +87,8 @@ def _facts(model: Any, images: str, batch: int) -> _Facts:
             constants.update((node.output[0], one.t) for one in node.attribute if one.name == "value")
         elif node.op_type not in ("Shape", "Size") and made.intersection(node.input):
             made.update(node.output)
-    return _Facts(batch, shapes, constants, frozenset(made))
+    makers = {name: node for node in model.graph.node for name in node.output}
+    return _Facts(batch, shapes, constants, makers, frozenset(made))
 
 
 def _check(output: Any, facts: _Facts) -> None:
@@ -101,10 +106,34 @@ def _values(name: str, facts: _Facts) -> list[int] | None:
     return [int(value) for value in values] if values.ndim == 1 and values.size else None
 
 
+def _joined(node: Any, facts: _Facts) -> None:
+    """A shape that is put together of constants and of what is read off a picture: [1] + [3] + [height] + ..."""
+    concat = facts.makers.get(node.input[1])
+    if concat is None or concat.op_type != "Concat":
+        return
+    first = concat.input[0]
+    piece = facts.makers.get(first)
+    if piece is not None and piece.op_type == "Unsqueeze":
+        first = piece.input[0]
+    tensor = facts.constants.get(first)
+    values = [] if tensor is None else numpy_helper.to_array(tensor).ravel().tolist()
+    if values == [facts.batch] and facts.first(node.input[0]) in (None, facts.batch):
+        # As a node of this Reshape's own: what else reads that shape may mean the number.
+        own = onnx.NodeProto()
+        own.CopyFrom(concat)
+        own.name = own.output[0] = f"{node.name}/joined"
+        own.input[0] = facts.constant(np.array([0], np.int64), node)
+        node.input[1] = own.output[0]
+        facts.nodes.append(own)
+
+
 def _reshape(node: Any, facts: _Facts) -> None:
     """0 where the batch comes first before and after, else -1, which takes up whatever the batch is multiplied with."""
     target = _values(node.input[1], facts)
-    if target is None or target[0] == -1 or node.input[0] not in facts.pictures:
+    if node.input[0] not in facts.pictures or (target is not None and target[0] == -1):
+        return
+    if target is None:
+        _joined(node, facts)
         return
     zeros = any(one.name == "allowzero" and one.i for one in node.attribute)
     if target[0] == 0 and not zeros:
