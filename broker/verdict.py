@@ -63,12 +63,12 @@ def _see(rules: Rules, answers: Answers, required: Sequence[str]) -> _Sight:
     missing = set(needed)
     for model, body in answers.items():
         seen = _look(rules, body)
-        if seen is None or body is None:
+        is_random = isinstance(body, Mapping) and body.get("random", False) is not False
+        random |= is_random
+        if seen is None:
             continue
         fired |= seen[0]
-        if body.get("random", False) is not False:
-            random = True
-        elif model in needed:
+        if not is_random and model in needed:
             missing.discard(model)
             for name, count in seen[1].items():
                 counts[name] = max(count, counts.get(name, 0))

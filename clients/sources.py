@@ -32,6 +32,8 @@ SLICE: Final = 0.5
 SENT_AS_IS: Final = (".jpg", ".jpeg", ".png")
 #: Files that are decoded first.
 DECODED: Final = (".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+#: How the spec of synthetic parts begins.
+SYNTHETIC: Final = "synthetic:"
 #: Specs, for help and errors.
 SPECS: Final = (
     "a video or GIF, a picture, a folder of pictures, rtsp://…, http://…, usb:0, synthetic: or synthetic:1280x960"
@@ -178,8 +180,8 @@ def open_source(spec: str, *, rate: float = 0.0, loop: bool = False, seed: int =
 
     Raises SourceError when there is no such source. Live ones are not tried here: they may come and go.
     """
-    if spec.startswith("synthetic:"):
-        return SyntheticParts(_size(spec.removeprefix("synthetic:")), rate, seed)
+    if spec.startswith(SYNTHETIC):
+        return SyntheticParts(_size(spec.removeprefix(SYNTHETIC)), rate, seed)
     if spec.startswith(("usb:", "rtsp://", "rtsps://", "http://", "https://")):
         from clients.live import open_live
 

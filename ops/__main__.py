@@ -134,7 +134,11 @@ def rolling_restart(
 def demo(
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", metavar="FILE.onnx", help="A model that sees every frame; repeat. `tiny`: built in."),
+        typer.Option(
+            "--model",
+            metavar="FILE.onnx",
+            help="A model that sees every frame; repeat. None: those that ship. `tiny`: built in.",
+        ),
     ] = None,
     camera: Annotated[
         list[str] | None,
@@ -155,9 +159,12 @@ def demo(
     """Run a whole line here, end to end: cameras, broker, workers, join, recorder and a consumer, over loopback tcp.
 
     At the end, what the cameras were told, what the ledger holds and what the consumer received are held against each
-    other. Exit code 1 if a frame was lost or came twice, or if none was joined.
+    other. Exit code 1 if a frame was lost or came twice, or if none was joined. Synthetic cameras show parts, textures
+    and lamps that no training has seen; with the models that ship, verdicts are compared with the parts' known defects.
 
     Examples:
+
+      gongwei demo
 
       gongwei demo --model tiny
 
@@ -166,12 +173,13 @@ def demo(
       gongwei demo --model yolov5n.onnx --model defects.onnx --cameras 4 --deadline 0.5
     """
     from ops import demo as command
-    from ops.demo_line import NO_MODEL, DemoError, Settings
+    from ops.demo_line import NO_MODEL, DemoError, Settings, shipped_models
 
-    if not model:
+    models = model or shipped_models()
+    if not models:
         raise usage(NO_MODEL)
     settings = Settings(
-        models=model,
+        models=models,
         sources=camera or ["synthetic:"] * cameras,
         frames=frames,
         rate=rate,

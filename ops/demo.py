@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -17,13 +17,16 @@ from rich.console import Console
 from broker.ledger import LedgerError
 from broker.line import Line, to_toml
 from broker.report import report as ledger_report
+from clients.sources import SYNTHETIC
+from clients.synthetic import SyntheticCamera
 from ops import facts, plan, summary, up
 from ops.accounts import Tail, read_told
-from ops.demo_line import Settings, check_classes, make_line
+from ops.demo_line import Settings, check_classes, make_line, shipped_ng
 from ops.fleet import Fleet, signals
 from ops.report import Report, reconcile
 from ops.screen import Screen
 from ops.supervisor import Restart, Spec, Stage
+from ops.truth import compare
 
 #: Seconds in which the models must be loaded and registered.
 LONGEST_START: Final = 120.0
@@ -81,6 +84,7 @@ class Demo:
     def __init__(self, settings: Settings, line: Line, path: Path) -> None:
         self._line = line
         self._folder = path.parent
+        self._seeds = {name: number for number, name in enumerate(line.cameras)}
         self._tail = Tail(self._folder / "received.jsonl")
         specs = [*plan.services(line, path), *plan.workers(line, path), *self._cameras(settings, path)]
         specs.append(plan.consumer(path, self._tail.path, settings.save.resolve()))
@@ -113,14 +117,24 @@ class Demo:
             ledger_report(self._folder / self._line.ledger.path),
             self._tail.consumed,
             restarts=self._fleet.supervisor.restarts,
+            truth=compare(self._tail.consumed.verdicts, self._known()),
         )
+
+    def _known(self) -> dict[str, Callable[[int], bool]]:
+        """Of each synthetic camera, whether its part of a number has a defect; where the models look for defects."""
+        if not shipped_ng(list(self._line.models)):
+            return {}
+        return {
+            name: SyntheticCamera(self._seeds[name]).has_defect
+            for name, camera in self._line.cameras.items()
+            if camera.source.startswith(SYNTHETIC)
+        }
 
     def _cameras(self, settings: Settings, path: Path) -> list[Spec]:
         """The cameras, which run once and report; files start over at their end, and no two see the same parts."""
-        seeds = {name: number for number, name in enumerate(self._line.cameras)}
 
         def options(name: str) -> list[str]:
-            words = ["--loop", "--seed", str(seeds[name]), "--report", str(self._report_of(name))]
+            words = ["--loop", "--seed", str(self._seeds[name]), "--report", str(self._report_of(name))]
             return [*words, "--frames", str(settings.frames)] if settings.frames else words
 
         specs = plan.cameras(self._line, path, options)

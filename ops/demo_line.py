@@ -15,6 +15,8 @@ from broker import classes
 from broker.line import CameraEntry, Endpoints, Line, LineError, Model, Recorder, Route, Rules, Station, parse, to_toml
 from ops import facts
 from ops.facts import Facts
+from workers import shipped
+from workers.errors import ModelError
 
 #: The built-in model, and the class whose sight makes a frame NG where no other rule is given.
 TINY: Final = "tiny"
@@ -53,12 +55,12 @@ class Settings:
 
 def make_line(settings: Settings, folder: Path) -> Line:
     """The line of a demo, checked as any line file is. Writes the built-in model into `folder` if it is asked for."""
-    models = {model_name(word): Model(file=str(_model_file(word, folder))) for word in settings.models}
+    models = {model_name(word): _model(word, folder) for word in settings.models}
     if len(models) < len(settings.models):
         raise DemoError(
             f"two models have one name: {', '.join(settings.models)}; copy one of the files to another name"
         )
-    ng = settings.ng or ([TINY_NG] if list(models) == [TINY] else [])
+    ng = settings.ng or ([TINY_NG] if list(models) == [TINY] else shipped_ng(settings.models))
     sources = {f"cam{number}": _source(spec) for number, spec in enumerate(settings.sources, start=1)}
     line = Line(
         name="demo",
@@ -95,6 +97,30 @@ def model_name(word: str) -> str:
     return name
 
 
+def shipped_models() -> list[str]:
+    """The models that come with the package, of those that are there."""
+    return [name for name in shipped.NAMES if shipped.path(name) is not None]
+
+
+def shipped_ng(words: list[str]) -> list[str]:
+    """The classes that make a frame NG where only models of the package look; none where others do, too."""
+    if not words or not set(words) <= set(shipped.NAMES):
+        return []
+    sees = {"demo-cls": shipped.NG[-1:]}
+    return list(dict.fromkeys(name for word in words for name in sees.get(word, shipped.NG[:-1])))
+
+
+def _model(word: str, folder: Path) -> Model:
+    """A model of the line; one of the package's with the threshold that was chosen for it."""
+    file = _model_file(word, folder)
+    if word not in shipped.NAMES:
+        return Model(file=str(file))
+    try:
+        return Model(file=str(file), confidence=shipped.confidence(file))
+    except ModelError as error:
+        raise DemoError(str(error)) from None
+
+
 def _model_file(word: str, folder: Path) -> Path:
     if word == TINY:
         from workers import tiny
@@ -102,7 +128,7 @@ def _model_file(word: str, folder: Path) -> Path:
         path = folder / "tiny.onnx"
         tiny.make(path)
         return path
-    path = Path(word).resolve()
+    path = shipped.path(word) or Path(word).resolve()
     if not path.is_file():
         raise DemoError(f"model {word!r}: there is no such file\n{NO_MODEL}")
     return path

@@ -42,16 +42,19 @@ class Told(Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class Consumed:
-    """What a consumer received: how often each frame came, and seconds of inference by model."""
+    """What a consumer received: how often each frame came, its verdict, and seconds of inference by model."""
 
     frames: Counter[Key] = field(default_factory=Counter)
+    verdicts: dict[Key, str] = field(default_factory=dict)
     inference: dict[str, list[float]] = field(default_factory=dict)
 
     def take(self, body: Mapping[str, Any]) -> None:
         """Count one published message; what is not a frame (a part) is passed over."""
         if not {"camera", "boot", "seq", "results"} <= body.keys():
             return
-        self.frames[Key(body["camera"], body["boot"], body["seq"])] += 1
+        key = Key(body["camera"], body["boot"], body["seq"])
+        self.frames[key] += 1
+        self.verdicts[key] = str(body.get("verdict", "none"))
         for model, result in body["results"].items():
             seconds = result.get("timings", {}).get("inference")
             if seconds is not None:
@@ -86,6 +89,17 @@ class ModelFigures(Struct, frozen=True, kw_only=True):
     inference_mean: float | None
 
 
+class Truth(Struct, frozen=True, kw_only=True):
+    """Verdicts of synthetic parts against what is known of them: defective parts that were called ok, sound ones that
+    were called ng, and those of both that got neither verdict."""
+
+    defective: int
+    sound: int
+    missed: int
+    false_alarms: int
+    undecided: int
+
+
 class Report(Struct, frozen=True, kw_only=True):
     """A whole run. `seconds`: that of the slowest camera; `silent`: cameras of whose processes no report came."""
 
@@ -109,6 +123,7 @@ class Report(Struct, frozen=True, kw_only=True):
     restarts: int
     seconds: float
     silent: list[str] = []
+    truth: Truth | None = None
 
     @property
     def passed(self) -> bool:
@@ -122,9 +137,10 @@ def reconcile(
     consumed: Consumed,
     *,
     restarts: int = 0,
+    truth: Truth | None = None,
 ) -> Report:
     """Hold the three accounts against each other. `told`: by camera, None where no report came from it; `ledger`: what
-    `broker.report` says."""
+    `broker.report` says; `truth`: of synthetic parts, taken over as it is."""
     names = sorted({*told, *ledger["cameras"]})
     received = Counter(key.camera for key in consumed.frames)
     cameras = {
@@ -156,6 +172,7 @@ def reconcile(
         restarts=restarts,
         seconds=max((account.seconds for account in heard), default=0.0),
         silent=sorted(name for name, account in told.items() if account is None),
+        truth=truth,
     )
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.line import Line
-from ops.report import Latency, Report
+from ops.report import Latency, Report, Truth
 
 
 def draw(report: Report, line: Line, pictures: Path) -> RenderableType:
@@ -57,9 +57,18 @@ def _facts(report: Report, line: Line, pictures: Path) -> list[str]:
         f"verdicts: {_counts(report.verdicts)}" + (f" (NG: a frame that shows {' or '.join(ng[0])})" if ng else ""),
         f"annotated pictures: {pictures}",
     ]
+    if (truth := report.truth) is not None:
+        facts.insert(2, _truth(truth))
     if all(camera.rate == 0 for camera in line.cameras.values()):
         facts.append("cameras sent as fast as credit allowed: most of p50 is waiting for the models (try --rate 5)")
     return facts
+
+
+def _truth(truth: Truth) -> str:
+    return (
+        f"against the synthetic camera's truth: of {truth.defective} defective parts {truth.missed} missed,"
+        f" of {truth.sound} sound ones {truth.false_alarms} false alarms, {truth.undecided} without a verdict"
+    )
 
 
 def _sum(report: Report) -> Text:

@@ -8,8 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from clients.synthetic import SyntheticCamera
-from clients.workpiece import CLASSES, Defect, Field
+from clients.lamp import light
+from clients.shapes import FASTENERS, SHAPES, World
+from clients.synthetic import LEAST_CONTRAST, SyntheticCamera
+from clients.texture import BELTS, FINISHES
+from clients.workpiece import CLASSES, Defect
+
+WORLDS: tuple[World, ...] = ("train", "held-out")
 
 
 def test_a_seed_draws_the_same_parts_in_any_order() -> None:
@@ -54,30 +59,48 @@ def test_every_class_is_drawn_and_lies_inside_the_picture() -> None:
     assert {defect.name for defect in seen} == set(CLASSES)
 
 
+@pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_defect_changes_the_picture_where_its_truth_says(name: str) -> None:
-    """The same part drawn with and without its defect differs inside the outline more than elsewhere."""
-    sound, damaged = SyntheticCamera(4, defect_rate=0.0), SyntheticCamera(4, defect_rate=1.0)
+def test_a_defect_changes_the_picture_where_its_truth_says(name: str, world: World) -> None:
+    """The same part drawn with and without its defect differs inside the outline by its contrast, and not elsewhere."""
+    sound = SyntheticCamera(4, defect_rate=0.0, world=world)
+    damaged = SyntheticCamera(4, defect_rate=1.0, world=world)
     only = (number for number in itertools.count() if [d.name for d in damaged.part(number).truth] == [name])
     for number in itertools.islice(only, 3):
         part = damaged.part(number)
         inside = np.zeros(part.image.shape[:2], np.uint8)
         cv2.fillPoly(inside, [part.truth[0].polygon.astype(np.int32)], 255)
-        wide, narrow = (cv2.dilate(inside, np.ones((size, size), np.uint8)) > 0 for size in (41, 21))
-        beside = wide & ~narrow
-        grey = cv2.cvtColor(part.image, cv2.COLOR_BGR2GRAY).astype(np.float32)
-        assert grey[inside > 0].std() > 4, "a defect that nobody can see is no truth"
-        assert beside.any()
-        # the random draws after the defect differ, so the whole exposure does: compare structure, not brightness
-        other = cv2.cvtColor(sound.part(number).image, cv2.COLOR_BGR2GRAY).astype(np.float32)
-        change = np.abs(_relief(grey) - _relief(other))
-        assert change[inside > 0].mean() > 1.2 * change[beside].mean()
+        far = cv2.dilate(inside, np.ones((61, 61), np.uint8)) == 0
+        change = part.image.astype(np.float32) - sound.part(number).image.astype(np.float32)
+        contrast = float(np.sqrt(np.square(change[inside > 0]).mean()))
+        assert contrast == pytest.approx(part.truth[0].contrast, rel=0.25)
+        assert contrast > 0.75 * LEAST_CONTRAST, "a defect that nobody can see is no truth"
+        assert np.abs(change[far]).max() <= 8  # what the shadow of a piece broken out was
 
 
-def _relief(grey: Field) -> Field:
-    smooth = cv2.GaussianBlur(grey, (0, 0), 1.5)
-    slopes = (cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
-    return np.asarray(np.abs(slopes[0]) + np.abs(slopes[1]), np.float32)
+def test_the_worlds_share_no_shape_texture_or_lamp() -> None:
+    for kinds in (SHAPES, FASTENERS, FINISHES, BELTS):
+        assert not set(kinds["train"]) & set(kinds["held-out"])
+    lamps = {world: [light(np.random.default_rng(n), (64, 64), world).heading for n in range(99)] for world in WORLDS}
+    # The angle to the nearest side of the picture is what mirroring and quarter turns leave as it is.
+    aside = {
+        world: [abs((heading + np.pi / 4) % (np.pi / 2) - np.pi / 4) for heading in lamps[world]] for world in WORLDS
+    }
+    assert max(aside["held-out"]) < min(aside["train"])
+
+
+def test_whether_a_part_has_a_defect_is_known_without_drawing_it() -> None:
+    camera = SyntheticCamera(8, size=(96, 96), defect_rate=0.5)
+    assert all(bool(camera.part(number).truth) == camera.has_defect(number) for number in range(60))
+
+
+def test_truth_has_sizes_and_contrasts_for_a_table() -> None:
+    camera = SyntheticCamera(6, defect_rate=1.0)
+    truth = [defect for number in range(20) for defect in camera.part(number).truth]
+    for defect in truth:
+        x1, y1, x2, y2 = defect.box
+        assert 0 < defect.area <= (x2 - x1) * (y2 - y1)
+    assert min(defect.contrast for defect in truth) >= LEAST_CONTRAST
 
 
 def test_settings_that_cannot_be_drawn_are_refused() -> None:
@@ -85,3 +108,5 @@ def test_settings_that_cannot_be_drawn_are_refused() -> None:
         SyntheticCamera(size=(10, 640))
     with pytest.raises(ValueError, match="between 0 and 1"):
         SyntheticCamera(defect_rate=2)
+    with pytest.raises(ValueError, match="train, held-out"):
+        SyntheticCamera(world="moon")  # type: ignore[arg-type]

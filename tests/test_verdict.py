@@ -111,6 +111,7 @@ def test_frame_of_a_part_has_no_verdict_where_only_counts_are_ruled() -> None:
 def test_random_weights_are_never_ok() -> None:
     assert judge(NG, {"a": NOTHING | {"random": True}}, ["a"]) == "incomplete"
     assert judge(NG, {"a": NOTHING, "b": NOTHING | {"random": True}}, ["a"]) == "incomplete"
+    assert judge(NG, {"a": NOTHING, "b": {"task": "detect", "detections": 1, "random": True}}, ["a"]) == "incomplete"
     assert judge(NG, {"a": NOTHING | {"random": False}}, ["a"]) == "ok"
     assert judge(COUNTED, {"a": SCREWS | {"random": True}}, ["a"]) == "incomplete"
 

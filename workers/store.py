@@ -1,4 +1,4 @@
-"""Where model files are: the line file's word, this folder, or the folder of models of this machine."""
+"""Where model files are: the line file's word, this folder, the folder of models of this machine, or this package."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from workers import shipped
 from workers.errors import ModelError
 
 #: What a model's name may be: it becomes a label, a topic and a file name.
@@ -99,3 +100,5 @@ def _places(name: str, written: Path | None, store: Path) -> Iterator[Path]:
         return
     yield Path(f"{name}.onnx")
     yield store / f"{name}.onnx"
+    if name in shipped.NAMES:
+        yield shipped.FOLDER / f"{name}.onnx"

@@ -1,0 +1,161 @@
+"""The shapes of the synthetic camera's parts. Those of the held-out world are never drawn for training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+
+from clients.workpiece import BELT, BOLT, FACE, WASHER, Piece, Points, ring, rounded, softened
+
+#: Which parts, textures and lamps are drawn: those to train with, or those that no training sees.
+World: TypeAlias = Literal["train", "held-out"]
+Shape: TypeAlias = Callable[[Piece, np.random.Generator, World], None]
+
+
+def make(rng: np.random.Generator, size: tuple[int, int], world: World) -> Piece:
+    """A sound part of that world in a picture of `size` (height, width)."""
+    piece = Piece(rng, size)
+    shapes = SHAPES[world]
+    shapes[int(rng.integers(len(shapes)))](piece, rng, world)
+    return piece
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def _flange(piece: Piece, rng: np.random.Generator, world: World) -> None:
+    """Round: a bore in the middle, a turned groove, a circle of fasteners."""
+    piece.body(ring(128))
+    inner = rng.uniform(0.18, 0.3)
+    groove = inner + rng.uniform(0.12, 0.2)
+    piece.raise_to(FACE - int(rng.integers(8, 20)), groove * ring(96))
+    piece.raise_to(FACE, (groove - 0.05) * ring(96))
+    piece.bore(inner * ring(), np.zeros(2))
+    _fasten(piece, rng, world, 0.76 * ring(int(rng.integers(3, 9))))
+
+
+def _plate(piece: Piece, rng: np.random.Generator, world: World) -> None:
+    """Rectangular, four fasteners, a middle."""
+    wide = rng.uniform(0.86, 0.94)
+    half = np.array((wide, wide * rng.uniform(0.55, 0.8)))
+    piece.body(rounded(half, rng.uniform(0.06, 0.2)))
+    _fasten(piece, rng, world, (half - 0.19) * [[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    _middle(piece, rng, half)
+
+
+def _polygon(piece: Piece, rng: np.random.Generator, world: World) -> None:
+    """Five, six or eight sides, a fastener in every corner or in every second one."""
+    sides = int(rng.choice((5, 6, 8)))
+    piece.body(softened(ring(sides), rng.uniform(0.05, 0.25)))
+    step = 2 if sides > 5 and rng.random() < 0.5 else 1
+    _fasten(piece, rng, world, 0.72 * ring(sides)[::step])
+    _middle(piece, rng, np.array((0.6, 0.6)))
+
+
+def _link(piece: Piece, rng: np.random.Generator, world: World) -> None:
+    """Long, with round ends and a bore in each."""
+    end = rng.uniform(0.34, 0.45)
+    piece.body(rounded(np.array((1.0, end)), end - 1e-3))
+    bore = end * rng.uniform(0.35, 0.55)
+    for side in (-1, 1):
+        piece.bore(bore * ring(), np.array((side * (1 - end), 0.0)))
+    if rng.random() < 0.6:
+        piece.raise_to(int(rng.choice((FACE - 16, WASHER))), rounded(np.array((0.3, end * 0.4)), 0.05))
+
+
+def _bracket(piece: Piece, rng: np.random.Generator, world: World) -> None:
+    """An angle with two arms and three fasteners."""
+    arm = rng.uniform(0.55, 0.7)
+    low, high = -0.72, 0.72
+    inner = low + arm
+    corners = [[low, low], [high, low], [high, inner], [inner, inner], [inner, high], [low, high]]
+    piece.body(softened(np.array(corners), rng.uniform(0.05, 0.15)))
+    mid = low + arm / 2
+    _fasten(piece, rng, world, np.array([[mid, mid], [high - 0.2, mid], [mid, high - 0.2]]))
+
+
+# --- held out --------------------------------------------------------------------------------------------------------
+
+
+def _triangle(piece: Piece, rng: np.random.Generator, world: World) -> None:
+    """Three sides, rounded wide, a fastener in every corner."""
+    piece.body(softened(1.08 * ring(3), rng.uniform(0.3, 0.5)))
+    _fasten(piece, rng, world, 0.62 * ring(3))
+    _middle(piece, rng, np.array((0.45, 0.45)))
+
+
+def _oval(piece: Piece, rng: np.random.Generator, world: World) -> None:
+    """A flange with two ears: a wide bore in the middle, a fastener at each end."""
+    waist = rng.uniform(0.6, 0.72)
+    piece.body(softened(np.array([[-1.12, 0], [0, -waist * 1.2], [1.12, 0], [0, waist * 1.2]]), 0.42))
+    piece.bore(rng.uniform(0.2, 0.3) * ring(), np.zeros(2))
+    _fasten(piece, rng, world, np.array([[-0.68, 0.0], [0.68, 0.0]]))
+
+
+def _half_moon(piece: Piece, rng: np.random.Generator, world: World) -> None:
+    """A disc with one flat side, five fasteners around the rest."""
+    flat = rng.uniform(0.5, 0.75)
+    disc = ring(128)
+    disc[:, 1] = np.minimum(disc[:, 1], flat)
+    piece.body(disc)
+    _fasten(piece, rng, world, 0.74 * ring(8, -math.pi)[:5])
+    _middle(piece, rng, np.array((0.5, 0.5)))
+
+
+SHAPES: Final[dict[World, tuple[Shape, ...]]] = {
+    "train": (_flange, _plate, _polygon, _link, _bracket),
+    "held-out": (_triangle, _oval, _half_moon),
+}
+
+
+# --- what a shape has on it ------------------------------------------------------------------------------------------
+
+
+def _middle(piece: Piece, rng: np.random.Generator, half: Points) -> None:
+    """A bore, a slot, a raised pad, a pocket, or nothing."""
+    inner = half * rng.uniform(0.22, 0.4, 2)
+    match int(rng.integers(5)):
+        case 0:
+            piece.bore(rng.uniform(0.12, 0.24) * ring(), np.zeros(2))
+        case 1:
+            piece.bore(rounded(inner * [1, 0.5], 0.05), np.zeros(2))
+        case 2:
+            piece.raise_to(WASHER, rounded(inner, 0.05))
+        case 3:
+            piece.raise_to(FACE - int(rng.integers(12, 30)), rounded(inner, 0.05))
+
+
+def _fasten(piece: Piece, rng: np.random.Generator, world: World, places: Points) -> None:
+    """Bores or fasteners of one kind: a part is made one way."""
+    radius = rng.uniform(0.07, 0.095)
+    kind = rng.choice(FASTENERS[world]) if rng.random() < 0.7 else ""
+    for place in places:
+        if kind:
+            piece.stack(place, _fastener(kind, radius, rng.uniform(0, math.pi)))
+        else:
+            piece.bore(radius * ring(), place)
+
+
+FASTENERS: Final[dict[World, tuple[str, ...]]] = {
+    "train": ("hexagon", "rivet", "slotted", "eyelet"),
+    "held-out": ("socket", "socket on washer"),
+}
+
+
+def _fastener(kind: str, radius: float, turn: float) -> list[tuple[Points, int]]:
+    """Outlines around 0, the widest first, and their heights."""
+    disc, six = radius * ring(), radius * ring(6, turn)
+    socket = [(disc * 1.1, BOLT), (six * 0.6, BELT + 30)]
+    slot = rounded(np.array((1.05, 0.2)) * radius, 0.1 * radius)
+    turned = slot @ np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
+    return {
+        "hexagon": [(disc * 1.4, WASHER), (six, BOLT), (disc * 0.62, BOLT - 12)],
+        "rivet": [(disc, WASHER), (disc * 0.75, WASHER + 16), (disc * 0.45, WASHER + 24)],
+        "slotted": [(disc * 1.1, BOLT - 10), (turned, FACE)],
+        "eyelet": [(disc * 1.15, WASHER + 20), (disc * 0.55, BELT + 20)],
+        "socket": socket,
+        "socket on washer": [(disc * 1.5, WASHER), *socket],
+    }[kind]

@@ -1,0 +1,79 @@
+"""From trained networks to the files that ship: thresholds from the training world, weights into the zoo's graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ops.training.recipe import Recipe
+from ops.training.stock import Stock
+from ops.training.student import Learner, seen
+from workers import shipped
+from workers.model import FIT
+from workers.zoo.yolov5 import ANCHORS
+
+#: Share of the sound parts of the training world that a model may call bad.
+_FALSE_ALARMS: Final = 0.001
+#: Thresholds are not set outside of this, however clear the training world is.
+_LEAST, _MOST = 0.2, 0.6
+_BATCH: Final = 64
+
+
+@torch.no_grad()
+def scores(learner: Learner, recipe: Recipe, stock: Stock) -> tuple[Tensor, Tensor]:
+    """For every picture of the stock: the highest score of any defect, and whether it has one.
+
+    A classifier's score is its logit of bad less that of ok."""
+    highest, bad = [], []
+    for start in range(0, len(stock), _BATCH):
+        batch = stock.rows(start, start + _BATCH)
+        answers = learner(seen(batch.pictures, recipe))
+        highest.append(_highest(recipe, answers))
+        bad.append(batch.truth[..., 0].amax(1) > 0)
+    return torch.cat(highest).float().cpu(), torch.cat(bad).cpu()
+
+
+def threshold(highest: Tensor, bad: Tensor) -> float:
+    """The score that so few sound parts reach as may be called bad."""
+    sound = highest[~bad]
+    return float(torch.quantile(sound, 1 - _FALSE_ALARMS)) if len(sound) else 0.0
+
+
+def export(learner: Learner, recipe: Recipe, highest: Tensor, bad: Tensor, folder: Path) -> Path:
+    """Write `folder`/NAME.onnx; returns its path."""
+    values = learner.net.folded()
+    confidence = threshold(highest, bad)
+    if recipe.task == "classify":
+        # The classifier's threshold goes into its biases: a worker takes the likelier class.
+        weights, biases = values["model.9.linear"]
+        values["model.9.linear"] = weights, (biases + np.array([confidence, 0], np.float32)).astype(np.float32)
+        confidence = 0.5
+    metadata = {
+        "task": recipe.task,
+        "names": str(dict(enumerate(recipe.names))),
+        "imgsz": str(list(recipe.side)),
+        "stride": "32",
+        "description": "demo model of Gongwei for the parts of its synthetic camera; good for nothing else",
+        "license": "Apache-2.0",
+        FIT: "letterbox",
+        shipped.CONFIDENCE: f"{min(max(confidence, _LEAST), _MOST):.3f}",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{recipe.name}.onnx"
+    path.write_bytes(recipe.network().model(values, metadata).SerializeToString())
+    return path
+
+
+def _highest(recipe: Recipe, answers: list[Tensor]) -> Tensor:
+    if recipe.task == "classify":
+        return answers[0][:, 1] - answers[0][:, 0]
+    found = []
+    for head in answers[: len(ANCHORS)]:
+        table = head.reshape(len(head), len(ANCHORS[0]), -1, *head.shape[2:]).sigmoid()
+        best = table[:, :, 4] * table[:, :, 5 : 5 + len(recipe.names)].amax(2)
+        found.append(best.flatten(1).amax(1))
+    return torch.stack(found).amax(0)
