@@ -292,8 +292,7 @@ def test_import_says_what_is_wrong(words: tuple[str, ...], told: str, tmp_path: 
 
 def test_import_of_an_onnx_file_listed_and_looked_with(tmp_path: Path) -> None:
     store = ["--store", str(tmp_path / "store")]
-    empty = workers_command("models", *store)
-    assert "no models; workers import FILE.onnx brings one" in empty.stdout
+    assert workers_command("models", *store).returncode == 0, "a folder that is not there yet"
     source, picture = tmp_path / "Spots.onnx", tmp_path / "spot.png"
     workers_command("tiny", str(source))
     shot = np.full((480, 640, 3), 60, np.uint8)
@@ -308,7 +307,9 @@ def test_import_of_an_onnx_file_listed_and_looked_with(tmp_path: Path) -> None:
     assert "is there already: --replace writes over it" in again.stderr
     assert (tmp_path / "store" / "spots.onnx").read_bytes() == kept
     assert workers_command("import", str(source), "--replace", *store, "--licence", "our own").returncode == 0
-    (row,) = json.loads(workers_command("models", "--json", *store).stdout)
+    row = next(
+        row for row in json.loads(workers_command("models", "--json", *store).stdout) if "demo-" not in row["name"]
+    )
     assert (row["name"], row["max_batch"], row["licence"]) == ("spots", None, "our own")
     assert row["source_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
     assert "spots  detect  160x160" in workers_command("models", *store).stdout

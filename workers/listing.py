@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from workers import shipped
 from workers.errors import ModelError
 from workers.flags import StoreOption
 from workers.model import RANDOM, SOURCE, SOURCE_SHA256, WEIGHTS, Hints, describe
@@ -21,7 +22,7 @@ def models(
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the folder of models: what `workers start --model NAME` finds there.
+    """List the folder of models, and the models that come with the package: what `workers start --model NAME` finds.
 
     Examples:
 
@@ -31,6 +32,8 @@ def models(
     """
     folder = store or default_store()
     rows = list(listed(folder))
+    kept = {row["name"] for row in rows}
+    rows += [row for row in listed(shipped.FOLDER) if row["name"] not in kept]
     if as_json:
         typer.echo(json.dumps(rows))
         return
