@@ -541,6 +541,17 @@ def test_weights_in_a_file_of_their_own_are_brought_along(tmp_path: Path) -> Non
         exports.bring(Order(path=path, name="apart", hints=hints), tmp_path / "store")
 
 
+@pytest.mark.parametrize("word", [b"Flatten", b"pooled", b"pictures"])
+def test_text_that_is_not_utf_8_is_refused(word: bytes, tmp_path: Path) -> None:
+    whole = graph([*FLAT, GEMM], {"w": weights(3, 2)}, [1, 2]).SerializeToString()
+    path = tmp_path / "m.onnx"
+    path.write_bytes(whole.replace(word, b"\xbc" * len(word)))
+    with pytest.raises(ModelError, match="is not UTF-8"):
+        exports.bring(Order(path=path, name="m"), tmp_path / "store")
+    (row,) = listing.listed(tmp_path)
+    assert "is not UTF-8" in row["error"]
+
+
 def test_what_onnxruntime_refuses_is_not_brought(tmp_path: Path) -> None:
     model = graph([node("Unheard", ["pictures"], "out")], {}, [1, 2])
     with pytest.raises(EngineError, match="onnxruntime cannot load it"):

@@ -20,10 +20,28 @@ Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 def load(path: Path, *, weights: bool = True) -> Any:
     """The onnx.ModelProto; `weights`: also those that lie in files of their own. Raises ModelError."""
     try:
-        return onnx.load(path, load_external_data=weights)
+        model = onnx.load(path, load_external_data=weights)
     # What a broken file makes onnx raise has no common class: protobuf's, ValueError, onnx.checker's.
     except (OSError, DecodeError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path}: cannot be read as ONNX: {error}") from None
+    garbled = next((text for text in _texts(model) if _is_garbled(text)), None)
+    if garbled is not None:
+        raise ModelError(f"{path}: cannot be read as ONNX: {garbled!r:.80} is not UTF-8; copy the file again")
+    return model
+
+
+def _texts(message: Any) -> Iterator[Any]:
+    """Every string of the message, names and metadata. Protobuf lets pass what is not UTF-8, and other code trips."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            yield from [value] if isinstance(value, str | bytes) else value
+        elif field.type == field.TYPE_MESSAGE:
+            for one in [value] if hasattr(value, "ListFields") else value:
+                yield from _texts(one)
+
+
+def _is_garbled(text: Any) -> bool:
+    return isinstance(text, bytes) or any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def content(model: Any, where: str) -> bytes:
