@@ -34,6 +34,7 @@ from workers.flags import (
     model_options,
 )
 from workers.metrics import served
+from workers.precision import command as precision
 from workers.worker import Worker, default_name
 from workers.zoo import command
 
@@ -44,6 +45,7 @@ app.command("check")(check.check)
 app.command("import")(importer.bring)
 app.command("models")(listing.models)
 app.command("zoo")(command.zoo)
+app.command("quantise")(precision.quantise)
 logger = log.get("workers")
 
 #: Exit code when a model thread had to be left behind.

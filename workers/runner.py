@@ -60,6 +60,12 @@ class Runner:
             self.probabilities = all(are_probabilities(row) for row in rows)
         return slowest
 
+    def advice(self) -> str:
+        """What a person should know who runs this model here; "" where there is nothing."""
+        if self.model.precision is None or self.options.device != "cpu":
+            return ""
+        return f"{self.model.precision} is slower than fp32 on a CPU, or no faster; run the model that it was made from"
+
     def place(self, picture: Picture) -> Placement:
         height, width = picture.shape[:2]
         return place((height, width), self.model.size, self.model.fit, antialias=self.model.task == "classify")
