@@ -14,7 +14,7 @@ from broker import log
 from broker.ending import when_asked_to_end
 from broker.keyring import BrokerKey, KeyOption, Keyring
 from broker.keys import KeysError
-from workers import check, heap, importer, operate
+from workers import check, heap, importer, listing, operate
 from workers.arguments import LineOption, fail, hints_of, line_of
 from workers.errors import WorkersError
 from workers.flags import (
@@ -43,6 +43,7 @@ app.command("list")(operate.listing)
 app.command("stop")(operate.stop)
 app.command("check")(check.check)
 app.command("import")(importer.bring)
+app.command("models")(listing.models)
 app.command("zoo")(command.zoo)
 app.command("quantise")(precision.quantise)
 logger = log.get("workers")

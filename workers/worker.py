@@ -126,14 +126,23 @@ class Worker:
             logger.warning("its weights are random: no verdict that rests on it is ok", session=label)
         if advice := runner.advice():
             logger.warning(advice, session=label)
-        if runner.max_batch < options.max_batch:
-            logger.warning(
-                "the file has a fixed batch, so max_batch is lower than asked for; export it with a dynamic one",
-                session=label,
-                asked=options.max_batch,
-                max_batch=runner.max_batch,
-            )
+        _tell_limit(runner, label)
         return Session(runner, self.metrics, label, seconds, self._credentials)
+
+
+def _tell_limit(runner: Runner, label: str) -> None:
+    """Say why calls are smaller than they could be."""
+    said, asked = runner.model.settings, runner.options.max_batch
+    if said.max_batch is not None and said.max_batch <= runner.max_batch:
+        told = logger.info if asked <= runner.max_batch else logger.warning
+        told("its file limits the batch", session=label, asked=asked, max_batch=runner.max_batch, reason=said.reason)
+    elif runner.max_batch < asked:
+        logger.warning(
+            "the file has a fixed batch, so max_batch is lower than asked for; workers import FILE.onnx frees it",
+            session=label,
+            asked=asked,
+            max_batch=runner.max_batch,
+        )
 
 
 def cores() -> int:
