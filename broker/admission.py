@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from broker.connection import Connections
 from broker.frames import Counts, Frames
 from broker.line import Line
 from broker.outbox import Outbox
@@ -52,7 +51,6 @@ class Admission:
         self.publishers: dict[str, Publisher] = {}
         self.by_identity: dict[bytes, Publisher] = {}
         self.parts = PartGate()
-        self._connections = Connections()
         self._strangers = 0
 
     # --- greeting ----------------------------------------------------------------------------------------------------
@@ -62,15 +60,14 @@ class Admission:
         if reason:
             self.refuse(identity, reason, f"camera {message.camera[:64]!r}")
             return
-        if not self._connections.greeted(message.camera, message.boot, identity):
-            self.counts["stale_total", "hello"] += 1
-            return
         publisher = self.publishers.get(message.camera)
         if publisher is None or publisher.boot != message.boot:
             publisher = self._enter(now, identity, message)
-        elif publisher.identity != identity:
-            self.by_identity.pop(publisher.identity, None)
-            publisher.identity = identity
+        previous = publisher.identity
+        if not publisher.connection.greeted(now, identity, publisher.heard_at):
+            self.counts["stale_total", "hello"] += 1
+            return
+        self.by_identity.pop(previous, None)
         self.by_identity[identity] = publisher
         publisher.heard_at = now
         publisher.latest = max(publisher.latest, message.next_seq - 1)

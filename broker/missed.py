@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from broker.patience import Patience
 from broker.wire import End, Entry, Gone, Message, Page, Published, Since
 
-#: Seconds after which a question that was not answered is asked again.
-ANSWER_WITHIN: Final = 1.0
 #: Seconds after a connection was made at which it is asked once more: a subscription reaches the join a little later.
 AGAIN_AFTER: Final = 1.0
 #: Prefix of the topics that count.
@@ -32,13 +31,14 @@ class Missed:
         self._chains: dict[str, int] = {}
         self._since: int | None = None  # what is wanted: all after it
         self._asked: int | None = None
-        self._answer_by = 0.0
+        self._patience = Patience()
         self._fresh = False  # a connection was made, and no answer has come since
         self._again: tuple[float, int] | None = None  # when to ask once more, and from where
 
     def connected(self) -> None:
         """A connection was made. Nothing can have come over it yet."""
         self._fresh = True
+        self._patience.renew()
         self._want(_LATEST if self._highest is None else self._highest)
 
     def live(self, topic: str, header: Published) -> None:
@@ -56,18 +56,20 @@ class Missed:
         if self._again is not None and now >= self._again[0]:
             self._want(self._again[1])
             self._again = None
-        if self._since is None or (self._asked is not None and now < self._answer_by):
+        if self._since is None or (self._asked is not None and now < self._patience.answer_by):
             return None
-        self._asked, self._answer_by = self._since, now + ANSWER_WITHIN
+        self._patience.asked(now, again=self._asked is not None)
+        self._asked = self._since
         return Since(ledger_id=self.ledger_id, seq=self._since, topics=[FRAMES])
 
     def overdue(self, now: float) -> bool:
         """Whether the last question should have been answered by now."""
-        return self._asked is not None and now >= self._answer_by
+        return self._asked is not None and now >= self._patience.answer_by
 
     def answered(self, message: Message, now: float) -> list[Entry]:
         """An answer came: the publications in it."""
         asked, self._asked = self._asked, None
+        self._patience.answered(now)
         match message:
             case Page(items=items) if items:
                 self.ledger_id = self.ledger_id or message.ledger_id

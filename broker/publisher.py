@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from broker.connection import Connection
 from broker.line import CameraEntry
 from broker.wire import Policy
 
@@ -17,7 +18,7 @@ class Publisher:
     """One camera in one boot. Credit is absolute: the highest seq that may be sent, and never taken back."""
 
     __slots__ = (
-        "accepted", "boot", "complete", "credit", "entry", "first", "heard_at", "identity", "incomplete", "interval",
+        "accepted", "boot", "complete", "connection", "credit", "entry", "first", "heard_at", "incomplete", "interval",
         "latest", "name", "open", "owed", "policy", "said_credit", "settled", "settled_at", "turns",
     )  # fmt: skip
 
@@ -25,7 +26,7 @@ class Publisher:
         self.name = name
         self.entry = entry
         self.policy: Policy = entry.policy
-        self.identity = identity
+        self.connection = Connection(identity)
         self.boot = boot
         self.heard_at = now
         self.latest = -1
@@ -41,6 +42,11 @@ class Publisher:
         self.accepted: list[int] = []
         self.complete: list[int] = []
         self.incomplete: list[int] = []
+
+    @property
+    def identity(self) -> bytes:
+        """Where it is answered."""
+        return self.connection.identity
 
     def saw(self, seq: int, again: bool) -> None:
         """A frame, or the news of a skipped one, came in."""

@@ -145,7 +145,7 @@ class BrokerServer:
             self._complain(began)
 
     def _complain(self, now: float) -> None:
-        troubles = (*present(self.router), *self._memory.troubles(self._resident()))
+        troubles = (*present(self.router, now), *self._memory.troubles(self._resident()))
         for trouble in self._troubles.due(now, troubles):
             logger.warning(trouble.what, **dict(trouble.about))
 

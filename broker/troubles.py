@@ -14,6 +14,8 @@ from broker.routing import Router
 AFTER: Final = 3.0
 #: Seconds from one telling to the next while it lasts.
 EVERY: Final = 30.0
+#: Seconds after which what happened once is over.
+LATELY: Final = 2.0
 
 
 class Trouble(NamedTuple):
@@ -24,7 +26,8 @@ class Trouble(NamedTuple):
 
 
 class Troubles:
-    """Which troubles are to be told now. Bounded by what there is to go wrong: models, stations, classes in rules."""
+    """Which troubles are to be told now. Bounded by what there is to go wrong: cameras, models, stations, classes in
+    rules."""
 
     def __init__(self) -> None:
         self._tell_at: dict[Trouble, float] = {}
@@ -38,8 +41,14 @@ class Troubles:
         return due
 
 
-def present(router: Router) -> Iterator[Trouble]:
+def present(router: Router, now: float) -> Iterator[Trouble]:
     """The troubles of this moment; only cameras that are there can suffer from them."""
+    for publisher in router.admission.publishers.values():
+        if now - publisher.connection.stale_at < LATELY:
+            yield Trouble(
+                "this camera greets on two connections at once: the older one is not heeded (one socket for one boot)",
+                (("camera", publisher.name),),
+            )
     cameras = [name for name in router.admission.publishers if name in router.line.cameras]
     if cameras and router.egress.join_epoch is None:
         yield Trouble("no join is connected: no inspect frame is accepted until one is (broker join)")

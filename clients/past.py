@@ -10,13 +10,12 @@ from typing import Final
 import zmq
 
 from broker import wire
+from broker.patience import Patience
 from broker.wire import End, Entry, Gone, Message, Page, Since
 from clients.connected import milliseconds
 from clients.cursor import Cursor, Position
 from clients.errors import ClientError
 
-#: Seconds that a question to the join may take before it is asked again.
-ANSWER_WITHIN: Final = 1.0
 #: Larger than any seq: what is published after it is nothing, so END says where the stream stands.
 _NEWEST: Final = 2**62
 
@@ -55,7 +54,7 @@ class Past:
         self._page: deque[Entry] = deque()
         self._page_topics: list[str] = []
         self._asked: list[str] = []  # the topics of the question that waits for its answer
-        self._answer_by = 0.0
+        self._patience = Patience()
         self._socket: zmq.Socket[bytes]
 
     def __bool__(self) -> bool:
@@ -86,16 +85,17 @@ class Past:
 
     def receive(self, now: float, give_up_at: float) -> list[bytes] | None:
         """Ask if no question is open, and wait for an answer, up to `give_up_at`; both are monotonic seconds."""
-        if not self._asked or now >= self._answer_by:
+        if not self._asked or now >= self._patience.answer_by:
             self._ask(now)
-        if not self._socket.poll(milliseconds(min(self._answer_by, give_up_at) - now)):
+        if not self._socket.poll(milliseconds(min(self._patience.answer_by, give_up_at) - now)):
             return None
         return self._socket.recv_multipart()
 
-    def take(self, message: Message) -> bool:
+    def take(self, message: Message, now: float) -> bool:
         """Take the answer to the question; False: it is none. Raises HistoryGone."""
         if not isinstance(message, Page | End | Gone):
             return False
+        self._patience.answered(now)
         asked, self._asked, self._from_now = self._asked, [], False
         match message:
             case Page():
@@ -112,6 +112,7 @@ class Past:
 
     def _ask(self, now: float) -> None:
         """Ask for what was missed, on a fresh socket where an earlier question is still open: its answer is stale."""
+        self._patience.asked(now, again=self.asking)
         if self._asked:
             self._socket.close()
             self._socket = self._connect()
@@ -121,6 +122,5 @@ class Past:
             seq=_NEWEST if self._from_now else self._cursor.after(self._asked),
             topics=[topic for topic in self._asked if topic],
         )
-        self._answer_by = now + ANSWER_WITHIN
         with contextlib.suppress(zmq.Again):
             self._socket.send_multipart(wire.encode(since), zmq.NOBLOCK)

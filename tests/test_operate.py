@@ -90,10 +90,10 @@ def test_stand_ins_are_no_workers_to_be_restarted() -> None:
 def test_random_weights_are_shown_and_told_as_a_trouble() -> None:
     world = World(cameras=1, models=("det",))
     world.calm(0.2)
-    assert list(present(world.router)) == []
+    assert list(present(world.router, world.now)) == []
     world.from_worker("zoo", ready("zoos", worker="zoo", random=True))
     world.turn()
-    (trouble,) = present(world.router)
+    (trouble,) = present(world.router, world.now)
     assert ("random" in trouble.what, trouble.about) == (True, (("model", "det"),))
     listed = desk.listed(world.router, List())
     assert [one.random for one in listed.sessions] == [False, True]

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import pytest
 import zmq
 
 from broker import wire
-from broker.missed import AGAIN_AFTER, ANSWER_WITHIN, Missed
+from broker.missed import AGAIN_AFTER, Missed
+from broker.patience import LEAST
 from broker.recorder import Recorder
 from broker.recorder_server import RecorderServer
 from broker.wire import Ask, Copy, Encoding, End, Entry, Gone, Key, Page, Picture, Published, Since
@@ -455,7 +457,32 @@ def test_a_question_without_an_answer_is_asked_again() -> None:
     missed = Missed()
     missed.connected()
     assert missed.question(0.0) is not None and not missed.overdue(0.0)
-    assert missed.overdue(ANSWER_WITHIN) and missed.question(ANSWER_WITHIN) is not None
+    assert missed.overdue(LEAST) and missed.question(LEAST) is not None
+
+
+def test_an_answer_that_takes_long_is_waited_for_and_the_next_one_too() -> None:
+    missed = Missed()
+    missed.connected()
+    asked: list[float] = []
+    now = 0.0
+    while len(asked) < 5:
+        if missed.question(now) is not None:
+            asked.append(now)
+        elif now - asked[-1] >= 2.5:  # the page has come in over a slow link
+            missed.answered(page(len(asked)), now)
+        now += 0.25
+    assert asked[:3] == [0.0, 1.0, 3.0]
+    assert [later - at for at, later in pairwise(asked[2:])] == [2.75, 2.75]
+
+
+def test_a_join_that_is_back_is_asked_at_once_however_long_it_was_away() -> None:
+    missed = Missed()
+    missed.connected()
+    for now in (0.0, 1.0, 3.0, 7.0):
+        assert missed.question(now) is not None
+    assert not missed.overdue(10.0)
+    missed.connected()
+    assert missed.overdue(10.0) and missed.question(10.0) is not None
 
 
 def test_another_ledger_is_followed_from_its_oldest() -> None:

@@ -474,11 +474,30 @@ def test_what_an_older_connection_still_brings_in_does_not_draw_the_answers_ther
     world.now += away
     router.end_turn(world.now)  # after 5 s the broker has given the camera up
     router.outbox.clear()
-    router.from_camera(world.now, b"newer", greeting)
-    router.from_camera(world.now, b"cam0", greeting)
-    assert [identity for identity, _ in router.outbox.to_cameras] == [b"newer"]
-    assert router.admission.publishers["cam0"].identity == b"newer"
+    older, newer = b"\0\0\0\0\7", b"\0\0\0\0\10"
+    router.from_camera(world.now, newer, greeting)
+    router.from_camera(world.now, older, greeting)  # for the first time: what it greeted with before was on its way
+    assert [identity for identity, _ in router.outbox.to_cameras] == [newer]
+    assert router.admission.publishers["cam0"].identity == newer
     assert router.counts["stale_total", "hello"] == 1
+    router.from_camera(world.now, newer, greeting)
+    assert [identity for identity, _ in router.outbox.to_cameras] == [newer, newer]
+
+
+def test_an_older_connection_that_goes_on_greeting_alone_is_answered() -> None:
+    """Handshakes may end in another order than they began, and the camera lives on the connection that seems older."""
+    world = World(cameras=1)
+    world.calm(0.2)
+    router = world.router
+    alive, dead = b"\0\0\0\0\7", b"\0\0\0\0\10"
+    greeting = Hello(camera="cam0", boot=world.cameras["cam0"].boot, protocol=1)
+    router.from_camera(world.now, dead, greeting)
+    router.outbox.clear()
+    for _ in range(5):
+        world.now += 0.3
+        router.from_camera(world.now, alive, greeting)
+    assert [identity for identity, _ in router.outbox.to_cameras] == [alive]
+    assert router.admission.by_identity == {alive: router.admission.publishers["cam0"]}
 
 
 def test_another_boot_of_a_camera_may_greet_on_any_connection() -> None:

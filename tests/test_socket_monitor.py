@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket as system_socket
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -56,6 +59,40 @@ def test_a_monitor_may_be_closed_after_its_socket(context: Context) -> None:
     door.close(0)
     monitor.close()
     monitor.close()
+
+
+#: Knocks until nobody is let in any more, or so many times; then closes. In a process of its own: where closing waits
+#: for libzmq's thread, it holds the interpreter's lock, and not even a timeout gets through.
+FLOODED = """
+import socket, sys
+import zmq
+from broker.socket_monitor import SocketMonitor
+
+times, waiting = map(int, sys.argv[1:])
+context = zmq.Context()
+door = context.socket(zmq.PUSH)
+bounds = {"waiting": waiting} if waiting else {}
+monitor = SocketMonitor(door, "tcp://", zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED, **bounds)
+monitor.open()
+port = door.bind_to_random_port("tcp://127.0.0.1")
+try:
+    for _ in range(times):
+        socket.create_connection(("127.0.0.1", port), 3.5).close()  # a full backlog costs a second, or two more
+except TimeoutError:
+    print("libzmq stands still")
+monitor.close()
+door.close(0)
+context.term()
+print("closed")
+"""
+
+
+@pytest.mark.parametrize(("times", "waiting", "said"), [(2200, 0, ""), (5000, 10, "libzmq stands still ")])
+def test_closing_waits_for_nobody_however_many_events_are_unread(times: int, waiting: int, said: str) -> None:
+    command = [sys.executable, "-c", FLOODED, str(times), str(waiting)]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=20)
+    assert " ".join(done.stdout.split()) == f"{said}closed"
 
 
 def test_inproc_has_no_events(context: Context) -> None:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from broker.line import Rules, Station, from_flags
-from broker.troubles import AFTER, EVERY, Trouble, Troubles, idle_rules, present
+from broker.troubles import AFTER, EVERY, LATELY, Trouble, Troubles, idle_rules, present
+from broker.wire import PROTOCOL, Hello
 from tests.world import World
 
 GONE = Trouble("gone")
@@ -24,7 +25,18 @@ def test_a_trouble_that_passes_is_not_told_and_begins_anew() -> None:
 def test_a_line_that_runs_has_no_trouble() -> None:
     world = World()
     world.calm(0.3)
-    assert list(present(world.router)) == []
+    assert list(present(world.router, world.now)) == []
+
+
+def test_a_camera_that_greets_on_two_connections_is_a_trouble_while_it_does() -> None:
+    world = World()
+    world.calm(0.3)
+    greeting = Hello(camera="cam0", boot=world.cameras["cam0"].boot, protocol=PROTOCOL)
+    for identity in (b"\0\0\0\0\2", b"\0\0\0\0\1"):
+        world.router.from_camera(world.now, identity, greeting)
+    (trouble,) = present(world.router, world.now)
+    assert trouble.about == (("camera", "cam0"),) and "two connections" in trouble.what
+    assert list(present(world.router, world.now + LATELY)) == []
 
 
 def test_models_without_workers_and_a_join_that_is_gone_are_troubles() -> None:
@@ -33,7 +45,7 @@ def test_models_without_workers_and_a_join_that_is_gone_are_troubles() -> None:
     world.kill_worker("w2")
     world.calm(1.0)
     world.router.join_unreachable()
-    found = list(present(world.router))
+    found = list(present(world.router, world.now))
     assert [trouble.about for trouble in found] == [(), (("model", "seg"),)]
     assert "no join" in found[0].what and "no worker" in found[1].what
 
@@ -44,7 +56,7 @@ def test_without_cameras_nobody_suffers() -> None:
     world.kill_worker("w1")
     world.calm(1.0)
     world.router.join_unreachable()
-    assert list(present(world.router)) == []
+    assert list(present(world.router, world.now)) == []
 
 
 def test_a_rule_about_a_class_that_no_model_knows_is_a_trouble() -> None:
