@@ -14,6 +14,7 @@ from broker import entry, log, metrics, versions
 from broker import line as line_file
 from broker.ending import when_asked_to_end
 from broker.entry import AllowOption, InsecureOption
+from broker.gate import GateError
 from broker.holdings import command as report
 from broker.keyring import BrokerKey, JoinKey, KeyOption, Keyring
 from broker.ledger import LedgerError
@@ -65,7 +66,8 @@ class _Server(Protocol):
 
 
 def _serve(process: str, server: _Server, port: int, sample: Callable[[], metrics.Samples]) -> None:
-    """Run a server with its metrics; one that can not bind a port or open its ledger ends with 1 and the reason."""
+    """Run a server with its metrics; one that can not bind a port or open its ledger, or whose gate has failed, ends
+    with 1 and the reason: its supervisor starts it again."""
     gc.freeze()
     gc.set_threshold(20_000)  # open frames come and go without cycles: looking for some more often only costs
     try:
@@ -74,6 +76,9 @@ def _serve(process: str, server: _Server, port: int, sample: Callable[[], metric
             server.run()
     except (OSError, zmq.ZMQError, LedgerError) as error:
         logger.error(f"{process} can not start", error=str(error))
+        raise typer.Exit(1) from None
+    except GateError as error:
+        logger.critical(f"{process} cannot go on", error=str(error))
         raise typer.Exit(1) from None
     logger.info(f"{process} ended")
 

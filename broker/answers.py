@@ -1,4 +1,4 @@
-"""The thread that answers libzmq's questions about who may come in (ZAP)."""
+"""The thread that answers libzmq's questions about who may come in (ZAP). It logs nothing: that may fail, or block."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Final
 import zmq
 from zmq.utils import z85
 
-from broker import log
+from broker import curve
 from broker.denials import Denials
 from broker.security import Denial, Guard, plain
-
-logger = log.get(__name__)
 
 _ZAP: Final = "inproc://zeromq.zap.01"
 #: Seconds that the thread has to end.
 _END_WITHIN: Final = 2.0
+#: Characters of an error that the log shows.
+_ERROR: Final = 200
 
 Socket = zmq.Socket[bytes]
 
 
 class Answers:
-    """The thread. libzmq waits for it at each handshake; when it fails, whatever the reason, its socket is closed."""
+    """The thread. libzmq waits for it at each handshake; when it ends, whatever the reason, its socket is closed."""
 
     def __init__(self, guard: Guard, denials: Denials) -> None:
         self._denials = denials
@@ -32,6 +32,7 @@ class Answers:
         self._commands: Socket | None = None
         self._ready = threading.Event()
         self._failure: zmq.ZMQError | None = None
+        self._death: Exception | None = None
 
     def start(self, context: zmq.Context[Socket]) -> None:
         address = f"inproc://answers-{id(self):x}"
@@ -56,6 +57,12 @@ class Answers:
         self._commands.close(0)
         self._commands = self._thread = None
 
+    def death(self) -> str | None:
+        """What has ended the thread, in words; None: it lives, or was not to."""
+        if self._thread is None or self._thread.is_alive():
+            return None
+        return repr(self._death)
+
     # --- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self, context: zmq.Context[Socket], address: str) -> None:
@@ -63,9 +70,9 @@ class Answers:
             with context.socket(zmq.REP) as zap, context.socket(zmq.PAIR) as commands:
                 zap.linger = commands.linger = 0
                 if self._opened(zap, commands, address):
-                    _serve(zap, commands, self.answer)
-        except Exception:  # the sockets are closed by now, and so are the doors
-            logger.exception("the gate has failed: nobody is let in; start this process again")
+                    _serve(zap, commands, self.reply)
+        except Exception as error:  # the sockets are closed by now, and so are the doors; the owner looks at `death`
+            self._death = error
 
     def _opened(self, zap: Socket, commands: Socket, address: str) -> bool:
         try:
@@ -76,12 +83,22 @@ class Answers:
         self._ready.set()
         return self._failure is None
 
+    def reply(self, request: list[bytes]) -> list[bytes]:
+        """What `answer` says, or 300: a request that we trip over is refused, and the next one is answered."""
+        try:
+            return self.answer(request)
+        except Exception as error:  # whatever it is, all peers to come wait behind this one
+            number, domain = [*request, b"", b"", b""][1:3]
+            return self._deny(number, "fault", domain.decode("ascii", "replace"), "", "", error=repr(error)[:_ERROR])
+
     def answer(self, request: list[bytes]) -> list[bytes]:
         """The ZAP reply: 200 with the public key as the User-Id of all that comes, or 300: a peer that hears 400 never
         tries again, though its key may be listed a minute later."""
         if len(request) < 6:
             return self._deny(request[1] if len(request) > 1 else b"", "handshake", "", "", "")
         version, number, domain, address, _, mechanism, *credentials = request
+        if (version, domain, mechanism) == (b"1.0", curve.PLAIN, b"NULL"):
+            return [b"1.0", number, b"200", b"OK", b"", b""]  # a door without keys shares our context: not ours to shut
         door, at = domain.decode("ascii", "replace"), address.decode("ascii", "replace")[:64]
         if (version, mechanism, len(credentials)) != (b"1.0", b"CURVE", 1) or len(credentials[0]) != 32:
             return self._deny(number, "handshake", door, at, "")
@@ -91,8 +108,8 @@ class Answers:
             return self._deny(number, reason, door, at, self._guard.named(public))
         return [b"1.0", number, b"200", b"OK", public.encode(), b""]
 
-    def _deny(self, number: bytes, reason: Denial, door: str, address: str, key: str) -> list[bytes]:
-        self._denials.count(reason, plain(door), address, key)
+    def _deny(self, number: bytes, reason: Denial, door: str, address: str, key: str, **more: str) -> list[bytes]:
+        self._denials.count(reason, plain(door), address, key, **more)
         return [b"1.0", number, b"300", reason.encode(), b"", b""]
 
 

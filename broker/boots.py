@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from broker.rows import SEQ_LIMIT, BootRow, Snapshot, StoredBoot
@@ -18,8 +18,8 @@ NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
 class Boot:
-    """One boot in memory. `first` is the row id of its frame 0, `highest` the highest seq of its frames, -1 for none,
-    `epoch` the broker that spoke of it last, `ticket` that of the newest note of that broker."""
+    """One boot in memory. `first` is the row id of its frame 0, `highest` the highest seq of its frames and skips, -1
+    for none, `epoch` the broker that spoke of it last, `ticket` that of the newest note of that broker."""
 
     __slots__ = ("camera", "epoch", "first", "highest", "last_seq", "name", "number", "state", "ticket")
 
@@ -31,8 +31,8 @@ class Boot:
         self.highest = stored.highest
         self.ticket = -1
 
-    def row(self) -> BootRow:
-        return BootRow(self.number, self.camera, self.name, self.state, self.last_seq, self.epoch)
+    def row(self, wall: float) -> BootRow:
+        return BootRow(self.number, self.camera, self.name, self.state, self.last_seq, self.epoch, wall)
 
 
 class Boots:
@@ -97,10 +97,15 @@ class Boots:
             self._claimed_by = None
             self._cut(turn)
         for boot in self._changed.values():
-            turn.rows.boots.append(boot.row())
+            turn.rows.boots.append(boot.row(turn.wall))
         self._changed.clear()
         if len(self._boots) > 4096:
             self._boots = {name: boot for name, boot in self._boots.items() if boot.state == "open"}
+
+    def forget(self, boots: Iterable[tuple[str, str]]) -> None:
+        """The ledger has deleted these (camera, boot): their numbers have no row any more."""
+        for name in boots:
+            self._boots.pop(name, None)
 
     def next_due(self) -> float | None:
         return self._claimed_by

@@ -24,12 +24,14 @@ class _Window:
     """From one line to the next."""
 
     since: float
+    first: dict[str, str]
+    is_told: bool = False
     more: int = 0
     peers: dict[str, None] = field(default_factory=dict)
 
 
 class Denials:
-    """Any thread may count; the owner calls `turn` now and then, and `close` at the end."""
+    """Any thread may count; the owner calls `turn` now and then, and `close` at the end: only they write to the log."""
 
     def __init__(self, every: float = EVERY) -> None:
         self.counts: Counter[tuple[str, ...]] = Counter()
@@ -37,8 +39,9 @@ class Denials:
         self._lock = threading.Lock()
         self._windows: dict[tuple[str, Denial], _Window] = {}
 
-    def count(self, reason: Denial, door: str, address: str = "", key: str = "") -> None:
-        """One more. `address` of the peer, `key`: the name of its key, or how that begins; each empty: not known."""
+    def count(self, reason: Denial, door: str, address: str = "", key: str = "", **more: str) -> None:
+        """One more. `address` of the peer, `key`: the name of its key, or how that begins; each empty: not known.
+        `more` stands in the log line, if it is the first one."""
         address, key = address or "not known", key or "not known"
         with self._lock:
             self.counts["denied_total", reason] += 1
@@ -48,16 +51,20 @@ class Denials:
                 if len(window.peers) < NAMED:
                     window.peers[f"{address}, key {key}"] = None
                 return
-            self._windows[door, reason] = _Window(time.monotonic())
-        logger.warning("refused at the door", reason=reason, door=door, address=address, key=key)
+            self._windows[door, reason] = _Window(time.monotonic(), {"address": address, "key": key, **more})
 
     def turn(self, now: float) -> None:
-        """Tell of the rest where a window closes."""
+        """Tell of the first where a window has opened, and of the rest where one closes."""
         if not self._windows:
             return
         with self._lock:
+            fresh = [(which, window) for which, window in self._windows.items() if not window.is_told]
+            for _, window in fresh:
+                window.is_told = True
             over = [which for which, window in self._windows.items() if now - window.since >= self._every]
             closed = [(which, self._windows.pop(which)) for which in over]
+        for (door, reason), window in fresh:
+            logger.warning("refused at the door", reason=reason, door=door, **window.first)
         for (door, reason), window in closed:
             if window.more:
                 event = f"refused at the door, and {window.more} more"

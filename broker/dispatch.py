@@ -229,6 +229,9 @@ class Dispatcher:
         session.lost_as = reason
         backlog = self.backlogs[session.model]
         backlog.sessions.pop(session.id, None)
+        # Silence says little: a worker that is cut off or starved is silent too, and may live. Again and again with the
+        # same frame alone in it, it says enough: a crash that is written to disk first, or holds the interpreter.
+        counts = reason != "no_beat" or backlog.alone is session
         if backlog.alone is session:
             backlog.alone = None
         self.outbox.closed.append(session)
@@ -241,7 +244,7 @@ class Dispatcher:
                 self._requeue(now, task)
         for task in tasks:
             if task.state == LEASED:
-                self._suspect(now, backlog, task, reason)
+                self._suspect(now, backlog, task, counts)
         session.in_flight.clear()
 
     def _requeue(self, now: float, task: Task) -> None:
@@ -253,10 +256,10 @@ class Dispatcher:
             task.state = QUEUED
             self.backlogs[task.model].requeue(task)
 
-    def _suspect(self, now: float, backlog: Backlog, task: Task, reason: str) -> None:
-        """This frame was under way in a session that died: run it with care, and remember it in the ledger. Silence
-        alone says nothing against it: a worker that is cut off or starved is silent too, and may live."""
-        if reason == "no_beat":
+    def _suspect(self, now: float, backlog: Backlog, task: Task, counts: bool) -> None:
+        """This frame was under way in a session that died: run it with care, and if that counts as a crash, remember it
+        in the ledger."""
+        if not counts:
             self._judge_suspect(now, backlog, task)
             return
         task.crashes += 1
@@ -272,6 +275,7 @@ class Dispatcher:
             self.outbox.quarantine.append((task.model, task.frame.header, task.frame.payload))
             self.frames.finish(now, task, "failed", "poison")
         elif task.tries >= TRIES_LIMIT:
+            self.outbox.quarantine.append((task.model, task.frame.header, task.frame.payload))
             self.frames.finish(now, task, "failed", "tries")
         else:
             task.state = QUEUED

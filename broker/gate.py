@@ -25,6 +25,10 @@ logger = log.get(__name__)
 Socket = zmq.Socket[bytes]
 
 
+class GateError(Exception):
+    """The thread that answers has ended: nobody comes in any more."""
+
+
 class Gate:
     """Open it before the first door binds, close it after the last one. A context has one gate at most.
 
@@ -111,8 +115,11 @@ class Gate:
                 self._reopenings.setdefault(domain, Reopening(socket, domain)).shut(time.monotonic())
 
     def tend(self) -> None:
-        """Once in a turn: count the handshakes that never got as far as the gate, see those off who must leave, and
-        let in who knocks again."""
+        """Once in a turn: count the handshakes that never got as far as the gate, tell of refusals, see those off who
+        must leave, and let in who knocks again. Raises GateError: the process is of no use any more, and must end."""
+        death = self._answers.death()
+        if death is not None:
+            raise GateError(f"the gate has failed and nobody is let in; start this process again: {death}")
         now = time.monotonic()
         # Read here, not by the thread that answers: libzmq's own thread waits for whoever watches a socket, and a gate
         # that died would stop all that goes through the doors.

@@ -73,7 +73,6 @@ class Inquiry:
         socket = self._socket = self._context.socket(zmq.DEALER)
         socket.linger = 0
         keep_trying(socket)
-        socket.heartbeat_ivl = 1000
         socket.heartbeat_timeout = round(1000 * patience.MOST)  # a page that is coming in holds up the answer to a ping
         curve.call(socket, self._endpoint, self._credentials)
         socket.connect(self._endpoint)

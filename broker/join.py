@@ -17,6 +17,7 @@ from broker.expected import BACKSTOP, NO_WORD, Expected
 from broker.joined import Answer, readable
 from broker.line import LineError
 from broker.part import FORGET_AFTER
+from broker.purged import Purged
 from broker.register import Past, Register
 from broker.rows import LateRow, ResultRow, SkipRow, Snapshot
 from broker.rulebook import Rulebook
@@ -114,9 +115,9 @@ class Joiner:
         self._stream.end_turn(turn)
         return turn
 
-    def forget(self, keys: Iterable[Key]) -> None:
-        """The ledger has deleted these frames."""
-        self._register.forget(keys)
+    def forget(self, purged: Purged) -> None:
+        """The ledger has deleted these frames and boots."""
+        self._register.forget(purged)
 
     def next_due(self) -> float | None:
         """The instant at which `turn` has something to do without a message; None: never."""
@@ -312,6 +313,7 @@ class Joiner:
             turn.tickets[message.epoch].append(skip.ticket)
             if self._register.gone(skip.key):
                 continue
+            boot.highest = max(boot.highest, skip.key.seq)
             turn.rows.skips.append(SkipRow(boot.first + skip.key.seq, skip.reason, turn.wall))
 
     def _line_text(self, message: LineText) -> None:

@@ -191,8 +191,6 @@ class JoinDoors:
         self._egress.setsockopt(zmq.SNDHWM, EGRESS_WAITING)
         self._egress.setsockopt(zmq.MAXMSGSIZE, wire.BATCH_LIMIT)
         keep_trying(self._egress)
-        self._egress.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-        self._egress.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
         curve.call(self._egress, self._egress_at, self._credentials)
         self._egress.connect(self._egress_at)
         self._poller.register(self._egress, zmq.POLLIN)

@@ -57,10 +57,11 @@ EDGES: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 class JoinServer:
     """Joins the answers of one line. `run` opens, serves and closes everything in the calling thread.
 
-    `egress` is the broker's; `live` and `catchup` are bound here. `context`: to be shared by all who meet over inproc;
-    by default the server has its own. `line` judges until the broker tells of a line file. A broker that has not
-    answered for `patience` seconds is told of in the log. `keep`: how much of the past the ledger keeps. `gate` asks
-    consumers for a key, and takes the keys of the line file that the broker tells of; `credentials` are for the broker.
+    `egress` is the broker's; `live` and `catchup` are bound here. `context`: to be shared by all who meet over inproc,
+    by default an own one; a ZAP handler of yours in it is asked about our doors as well (domain `plain`). `line` judges
+    until the broker tells of a line file. A broker that has not answered for `patience` seconds is told of in the log.
+    `keep`: how much of the past the ledger keeps. `gate` asks consumers for a key, and takes the keys of the line file
+    that the broker tells of; `credentials` are for the broker.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class JoinServer:
 
     def run(self) -> None:
         """Serve until `stop`. Raises LedgerError when the ledger cannot be opened, zmq.ZMQError when an endpoint cannot
-        be bound."""
+        be bound, GateError when the gate has failed."""
         with self._ledger, self._doors:
             self._joiner.load(time.monotonic(), time.time())
             logger.info("join open", ledger=str(self._ledger.path), ledger_id=self._ledger.ledger_id, epoch=self.epoch)

@@ -6,11 +6,11 @@ import time
 from typing import Protocol
 
 from broker import log
+from broker.instants import AHEAD
 from broker.ledger_file import LedgerError
 from broker.purged import Purged
 from broker.retention import Delete, Holding, Retention, Step
 from broker.turn import Counts
-from broker.wire import Key
 
 logger = log.get(__name__)
 
@@ -21,7 +21,7 @@ RETRY_AFTER = 0.25
 class Holder(Protocol):
     """The ledger, as far as it is needed here."""
 
-    def holding(self) -> Holding: ...
+    def holding(self, latest: float = ...) -> Holding: ...
     def step(self, step: Step) -> Purged: ...
     def oldest_seq(self) -> int: ...
     def make_room(self) -> None: ...
@@ -50,15 +50,16 @@ class Keeper:
         due = self._retention.next_due()
         return None if due is None else max(due, self._retry_at)
 
-    def turn(self, now: float, wall: float, *, idle: bool) -> list[Key]:
-        """Do a step if it is time for one; the frames that were deleted. Raises LedgerError: nothing was."""
+    def turn(self, now: float, wall: float, *, idle: bool) -> Purged:
+        """Do a step if it is time for one; what was deleted. Raises LedgerError: nothing was."""
         try:
             idle = self.short or (idle and not self._ledger.behind)
-            step = self._retention.decide(now, wall, self._ledger.holding(), idle)
+            step = self._retention.decide(now, wall, self._ledger.holding(wall + AHEAD), idle)
+            self._tell_moved()
             if step is None or not isinstance(step, Delete):
                 self.short = False
             if step is None:
-                return []
+                return Purged()
             return self._do(step)
         except LedgerError:
             self._retry_at = now + RETRY_AFTER
@@ -81,7 +82,12 @@ class Keeper:
             ("ledger_step_seconds_total",): self._seconds_total,
         }
 
-    def _do(self, step: Step) -> list[Key]:
+    def _tell_moved(self) -> None:
+        if self._retention.clock.moved:
+            moved = round(self._retention.clock.moved)
+            logger.warning("the wall clock was set, and has stayed so: ages refer to it from now on", seconds=moved)
+
+    def _do(self, step: Step) -> Purged:
         started = time.perf_counter()
         purged = self._ledger.step(step)
         seconds = time.perf_counter() - started
@@ -91,4 +97,4 @@ class Keeper:
         for (what, _, _), count in purged.rows.items():
             self._counts["ledger_deleted_total", what] += count
         self._oldest = self._ledger.oldest_seq()
-        return purged.keys
+        return purged

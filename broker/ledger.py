@@ -8,6 +8,7 @@ meanwhile (`report`).
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ class Ledger:
         self.reserve = Reserve(path)
         self._checkpointer: Checkpointer | None = None
         self._written = 0  # publications and skips
-        self._tidied = 0  # the boot up to which boots were looked through
+        self._tidied = leftovers.Place()
 
     def __enter__(self) -> Self:
         self.open()
@@ -105,7 +106,7 @@ class Ledger:
                     if isinstance(step, Delete):
                         purged = purge.oldest(db, step)
                     else:
-                        purged, self._tidied = leftovers.ended(db, self._tidied, step)
+                        purged, self._tidied = leftovers.tidy(db, self._tidied, step)
         if purged:
             self._wrote(step=True)
         return purged
@@ -131,10 +132,10 @@ class Ledger:
             with self._checkpointer.lock, self._read() as db:
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def holding(self) -> Holding:
-        """What retention has to know of the file."""
+    def holding(self, latest: float = math.inf) -> Holding:
+        """What retention has to know of the file. `latest`: unix seconds; instants beyond are not believed."""
         with self._read() as db:
-            return purge.holding(db)._replace(spare=self.reserve.held, written=self._written)
+            return purge.holding(db, latest)._replace(spare=self.reserve.held, written=self._written)
 
     def make_room(self) -> None:
         """The disk is full: let go of the reserve, and move the log into the file, so that it can begin anew."""

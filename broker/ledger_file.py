@@ -63,10 +63,7 @@ def prepare(db: sqlite3.Connection, path: Path, log: int) -> None:
     elif version in schema.MIGRATIONS:
         db.executescript(schema.MIGRATIONS[version])
     elif version != schema.VERSION:
-        raise LedgerError(
-            f"{path}: not a ledger of this version (schema {version}, {schema.VERSION} expected);"
-            " move the file away or name another one in the line file"
-        )
+        raise LedgerError(refusal(path, version))
     if one(db, "PRAGMA journal_mode = WAL") != "wal":
         raise LedgerError(f"{path}: this file system cannot hold a ledger (no write-ahead log); put it on a local disk")
     page = one(db, "PRAGMA page_size")
@@ -75,6 +72,19 @@ def prepare(db: sqlite3.Connection, path: Path, log: int) -> None:
     db.execute("PRAGMA secure_delete = FAST")  # deleting writes no page for the sake of zeros
     db.execute(f"PRAGMA journal_size_limit = {log // 2 or LOG_KEPT}")
     db.execute(f"PRAGMA wal_autocheckpoint = {min(CHECKPOINT_PAGES, log // 4 // page) if log else CHECKPOINT_PAGES}")
+
+
+def refusal(path: Path, version: int) -> str:
+    """Why a file whose tables are of this version is not taken, and what to do."""
+    if version > schema.VERSION:
+        return (
+            f"{path}: made by a newer version of the program (schema {version}, this one knows {schema.VERSION});"
+            " go back to that version, which goes on with it, or name another file as [ledger] path in the line file"
+        )
+    return (
+        f"{path}: not a ledger that can be taken over (schema {version}; {min(schema.MIGRATIONS)} to {schema.VERSION}"
+        " can); move the file away, or name another one as [ledger] path in the line file"
+    )
 
 
 def log_size(path: Path) -> int:

@@ -1,10 +1,12 @@
-"""Deletes from the ledger what has lost its last frame: boots that ended, parts that closed, plans, old line files."""
+"""Deletes from the ledger what has lost its last frame: boots that are over, closed parts, plans, old line files."""
 
 from __future__ import annotations
 
+import math
 import sqlite3
-from typing import Final
+from typing import Final, NamedTuple
 
+from broker.instants import FIRST
 from broker.ledger_file import one
 from broker.lookup import LINES
 from broker.purged import Purged
@@ -20,16 +22,37 @@ _ENDED: Final = """
 SELECT boot FROM boots b WHERE state = 'ended' AND boot > ? AND boot < ?
     AND EXISTS (SELECT 1 FROM boots n WHERE n.camera = b.camera AND n.boot > b.boot)
 ORDER BY boot LIMIT ?"""
+_CUT: Final = """
+SELECT noted_at, boot FROM boots b WHERE state = 'cut' AND noted_at < ? AND (noted_at, boot) > (?, ?)
+    AND EXISTS (SELECT 1 FROM boots n WHERE n.camera = b.camera AND n.boot > b.boot)
+ORDER BY noted_at, boot LIMIT ?"""
+#: Those of a clock that had not been set count from now on.
+_DATE_CUT: Final = """
+UPDATE boots SET noted_at = ? WHERE boot IN (SELECT boot FROM boots WHERE state = 'cut' AND noted_at < ? LIMIT ?)"""
 _LEFT_PARTS: Final = """
 SELECT p.part, p.station, p.verdict FROM
     (SELECT part, station, verdict FROM parts WHERE closed_at <= ? ORDER BY closed_at LIMIT ?) p
 WHERE NOT EXISTS (SELECT 1 FROM frames f WHERE f.part_row = p.part)"""
 
 
-def ended(db: sqlite3.Connection, after: int, step: Tidy) -> tuple[Purged, int]:
-    """Delete boots that ended and parts that closed and have no frame any more; looks at `BATCH` of each, at boots
-    above number `after`. Returns the number after which to go on as well, 0 at the end."""
+class Place(NamedTuple):
+    """How far the boots were looked through: number of one that ended, instant and number of one that was cut."""
+
+    ended: int = 0
+    cut: tuple[float, int] = (-math.inf, 0)
+
+
+def tidy(db: sqlite3.Connection, after: Place, step: Tidy) -> tuple[Purged, Place]:
+    """Delete boots that are over and parts that closed and have no frame any more; looks at `BATCH` of each, at boots
+    beyond `after`. Returns the place after which to go on as well, the first one at the end."""
     purged = Purged()
+    place = Place(_ended(db, after.ended, purged), _cut(db, after.cut, step, purged))
+    parts(db, step.closed_before, BATCH, purged)
+    purged.record(db)
+    return purged, place
+
+
+def _ended(db: sqlite3.Connection, after: int, purged: Purged) -> int:
     first = db.execute("SELECT frame FROM published WHERE frame IS NOT NULL ORDER BY seq LIMIT 1").fetchone()
     newest = one(db, "SELECT coalesce(max(boot), 0) FROM boots")
     limit = newest if first is None else first[0] >> SEQ_BITS
@@ -37,9 +60,17 @@ def ended(db: sqlite3.Connection, after: int, step: Tidy) -> tuple[Purged, int]:
     for boot in boots:
         if _empty(db, boot):
             _boot(db, boot, purged)
-    parts(db, step.closed_before, BATCH, purged)
-    purged.record(db)
-    return purged, boots[-1] if len(boots) == BATCH else 0
+    return boots[-1] if len(boots) == BATCH else 0
+
+
+def _cut(db: sqlite3.Connection, after: tuple[float, int], step: Tidy, purged: Purged) -> tuple[float, int]:
+    if step.now > FIRST:
+        db.execute(_DATE_CUT, (step.now, FIRST, BATCH))
+    boots = db.execute(_CUT, (step.cut_before, *after, BATCH)).fetchall()
+    for _, boot in boots:
+        if _empty(db, boot):
+            _boot(db, boot, purged)
+    return boots[-1] if len(boots) == BATCH else Place().cut
 
 
 def parts(db: sqlite3.Connection, closed_before: float, most: int, purged: Purged) -> None:
@@ -72,8 +103,9 @@ def _empty(db: sqlite3.Connection, boot: int) -> bool:
 
 
 def _boot(db: sqlite3.Connection, boot: int, purged: Purged) -> None:
-    """Delete a boot that ended: its camera has a newer one, and will not send its frames again."""
-    state = one(db, "SELECT state FROM boots WHERE boot = ?", boot)
+    """Delete a boot that is over: its camera has a newer one, and will not send its frames again."""
+    camera, name, state = db.execute("SELECT camera, name, state FROM boots WHERE boot = ?", (boot,)).fetchone()
     db.execute("DELETE FROM gone WHERE boot = ?", (boot,))
     db.execute("DELETE FROM boots WHERE boot = ?", (boot,))
     purged.rows["boots", "", state] += 1
+    purged.boots.append((camera, name))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
@@ -89,6 +89,40 @@ def _wants_colour() -> bool:
     return sys.platform != "win32" or importlib.util.find_spec("colorama") is not None
 
 
+class _Lost:
+    """Lines that could not be written. Any thread may count; under load one more or less does not matter."""
+
+    lines = 0
+    told = 0
+
+
+def samples() -> dict[tuple[str, ...], float]:
+    """How many lines could not be written, once there are any; for `metrics.served`, callable from any thread."""
+    return {("log_lines_lost_total",): _Lost.lines} if _Lost.lines else {}
+
+
+class _StderrLogger:
+    """One line to `stream` for each call. A line that cannot be written is lost and counted, never raised: no process
+    may end, and no loop stand still, because nobody can read what it says. The next line that can be is followed by one
+    that says how many were lost."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._logger = structlog.WriteLogger(stream)
+
+    def msg(self, message: str) -> None:
+        try:
+            self._logger.msg(message)
+        except (OSError, ValueError):  # ValueError: the stream is closed
+            _Lost.lines += 1
+            return
+        missing = _Lost.lines - _Lost.told
+        if missing:
+            _Lost.told += missing
+            get(__name__).warning("log lines could not be written", lost=missing)
+
+    debug = info = warning = error = critical = msg
+
+
 def _stderr_logger(*_: Any) -> Any:
     # A windowed or detached process has no stderr at all: its lines go nowhere rather than stop it.
-    return structlog.ReturnLogger() if sys.stderr is None else structlog.WriteLogger(sys.stderr)
+    return structlog.ReturnLogger() if sys.stderr is None else _StderrLogger(sys.stderr)

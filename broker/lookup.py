@@ -105,11 +105,13 @@ def page(db: sqlite3.Connection, after: int, topics: dict[int, str], limit: int,
 
 def _highest(db: sqlite3.Connection, boot: int) -> int:
     first = boot << SEQ_BITS
-    kept: int | None = one(
-        db, "SELECT max(frame) FROM frames WHERE frame BETWEEN ? AND ?", first, first + SEQ_LIMIT - 1
-    )
-    deleted: int | None = one(db, "SELECT max(last) FROM gone WHERE boot = ?", boot)
-    return max(-1 if kept is None else kept - first, -1 if deleted is None else deleted)
+    among = "WHERE frame BETWEEN ? AND ?"
+    kept: list[int] = [
+        one(db, f"SELECT coalesce(max(frame) - ?, -1) FROM {table} {among}", first, first, first + SEQ_LIMIT - 1)
+        for table in ("frames", "skips")
+    ]
+    deleted: int = one(db, "SELECT coalesce(max(last), -1) FROM gone WHERE boot = ?", boot)
+    return max(*kept, deleted)
 
 
 def _lines(db: sqlite3.Connection) -> list[tuple[str, str]]:

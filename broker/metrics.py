@@ -18,6 +18,8 @@ Samples = Mapping[tuple[str, ...], float]
 
 #: name without prefix -> (help, label names). What is not listed here is not exposed: a test compares.
 CATALOGUE: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    # all
+    "log_lines_lost_total": ("Log lines that could not be written.", ()),
     # broker
     "accepted_total": ("Frames that were accepted.", ("camera",)),
     "settled_total": ("Frames whose every model has a terminal status.", ("camera",)),
@@ -129,7 +131,7 @@ def served(
         yield
         return
     registry = CollectorRegistry()
-    registry.register(Samplers(sample, catalogue))
+    registry.register(Samplers(lambda: {**sample(), **log.samples()}, catalogue))
     try:
         server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
     except OSError as error:

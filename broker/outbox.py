@@ -23,7 +23,7 @@ class Outbox:
         self.opened: list[Session] = []
         self.closed: list[Session] = []
         self.copies: list[OpenFrame] = []
-        self.quarantine: list[tuple[str, Frame, Any]] = []  # model, header, payload of a poison frame
+        self.quarantine: list[tuple[str, Frame, Any]] = []  # model, header, payload of a frame that is given up
         self.line_wanted = False  # the join asks for the line file
 
     def clear(self) -> None:

@@ -13,10 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-import msgspec
-
 from broker import leftovers
 from broker.gone import merged
+from broker.instants import AHEAD, FIRST, Instants, instant
 from broker.ledger_file import one
 from broker.purged import Purged
 from broker.retention import Delete, Holding
@@ -36,13 +35,8 @@ FROM published p LEFT JOIN frames f ON f.frame = p.frame LEFT JOIN parts t ON t.
 LEFT JOIN plans l ON l.plan = f.plan LEFT JOIN boots b ON b.boot = p.frame >> {SEQ_BITS}
 ORDER BY p.seq LIMIT ?"""
 _OLD_SKIPS: Final = "SELECT frame FROM skips WHERE noted_at < ? ORDER BY noted_at LIMIT ?"
-
-
-class _PublishedAt(msgspec.Struct):
-    published_at: float
-
-
-_READ_PART: Final = msgspec.msgpack.Decoder(_PublishedAt)
+#: Skips of a clock that had not been set count from now on.
+_DATE_SKIPS: Final = "UPDATE skips SET noted_at = ? WHERE frame IN (SELECT frame FROM skips WHERE noted_at < ? LIMIT ?)"
 
 
 class _Row(NamedTuple):
@@ -60,24 +54,20 @@ class _Row(NamedTuple):
     camera: str | None
     boot: str | None
 
-    @property
-    def instant(self) -> float:
+    def instant(self, instants: Instants) -> float:
         """Unix seconds from which its age counts."""
-        if self.body is None:
-            return self.accepted_at or 0.0
-        try:
-            return _READ_PART.decode(self.body).published_at
-        except msgspec.MsgspecError:  # nobody could read it
-            return 0.0
+        return instants.of(self.seq, instant(self.body, self.accepted_at))
 
 
-def holding(db: sqlite3.Connection) -> Holding:
-    """What decides whether there is something to delete; `oldest` is None where the oldest may not be."""
+def holding(db: sqlite3.Connection, latest: float = math.inf) -> Holding:
+    """What decides whether there is something to delete; `oldest` is None where the oldest may not be. `latest`: unix
+    seconds; instants beyond are not believed."""
     first = db.execute(_OLDEST, (1,)).fetchone()
     row = None if first is None else _Row(*first)
     skip: float | None = one(db, "SELECT min(noted_at) FROM skips")
-    if row is not None and (skip is None or skip >= row.instant):
-        oldest = None if row.inside else row.instant
+    began = None if row is None else row.instant(Instants(db, latest))
+    if row is not None and began is not None and (skip is None or skip >= began):
+        oldest = None if row.inside else began
     else:
         oldest = skip
     return Holding(
@@ -95,7 +85,10 @@ def oldest(db: sqlite3.Connection, step: Delete) -> Purged:
     purged = Purged()
     seqs: defaultdict[int, list[int]] = defaultdict(list)
     count, bound = _publications(db, step, purged, seqs)
-    for boot, numbers in _skips(db, bound, max(SKIPS, step.least - count), purged).items():
+    most = max(SKIPS, step.least - count)
+    if FIRST < step.latest < math.inf:
+        db.execute(_DATE_SKIPS, (step.latest - AHEAD, FIRST, most))
+    for boot, numbers in _skips(db, bound, most, purged).items():
         seqs[boot] += numbers
     for boot, numbers in seqs.items():
         _remember(db, boot, numbers)
@@ -112,9 +105,11 @@ def _publications(
     until = time.perf_counter() + step.seconds
     left = STEP_BYTES
     count = 0
+    instants = Instants(db, step.latest)
     for row in _rows(db):
-        if row.inside or (step.before != math.inf and row.instant >= step.before):
-            return count, min(step.before, row.instant)
+        began = row.instant(instants)
+        if row.inside or (step.before != math.inf and began >= step.before):
+            return count, min(step.before, began)
         db.execute("DELETE FROM published WHERE seq = ?", (row.seq,))
         count += 1
         purged.rows["published", "", ""] += 1
@@ -124,7 +119,7 @@ def _publications(
         elif row.frame is not None:  # its frame went with an earlier publication
             purged.rows["duplicates", "", ""] += 1
         if count >= step.least and (left < 0 or time.perf_counter() >= until):
-            return count, min(step.before, row.instant)
+            return count, min(step.before, began)
     return count, step.before
 
 

@@ -14,11 +14,12 @@ _ADD: Final = "INSERT INTO deleted VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET
 
 @dataclass(slots=True)
 class Purged:
-    """What a step deleted. `rows`: (what, name, kind) -> how many, as in the table `deleted`; `keys`: frames; `pages`:
-    given back to the disk."""
+    """What a step deleted. `rows`: (what, name, kind) -> how many, as in the table `deleted`; `keys`: frames; `boots`:
+    (camera, boot); `pages`: given back to the disk."""
 
     rows: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     keys: list[Key] = field(default_factory=list)
+    boots: list[tuple[str, str]] = field(default_factory=list)
     pages: int = 0
 
     def __bool__(self) -> bool:

@@ -54,9 +54,9 @@ class RecorderServer:
     """Keeps pictures of one line. `run` opens, serves and closes everything in the calling thread.
 
     `copies` is the broker's endpoint, `live` and `catchup` the join's; `pictures` is bound here. `memory` and `disk` in
-    MB; `keep`: verdicts whose pictures are stored. `context`: to be shared by all who meet over inproc; by default an
-    own one. `gate` asks consumers for a key, `broker` and `join` are what those two ask for; `reread`: the line file,
-    whose keys hold when it changed. Verdicts that the live stream lost are asked for by catch-up.
+    MB; `keep`: verdicts whose pictures are stored. `context`: to share over inproc; a ZAP handler in it is asked about
+    `pictures` as well (domain `plain`). `gate` asks consumers for a key, `broker` and `join` are what those ask
+    for; `reread`: the line file, whose keys hold when it changed. Verdicts lost on the live stream are asked for again.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class RecorderServer:
 
     def run(self) -> None:
         """Serve until `stop`. Raises OSError when the folder cannot be used, zmq.ZMQError when the endpoint cannot be
-        bound."""
+        bound, GateError when the gate has failed."""
         self._recorder.load()
         with contextlib.ExitStack() as stack:
             self._open(stack)

@@ -1,4 +1,4 @@
-"""How a socket that connects tries again: soon, and for ever."""
+"""How a socket that connects tries again: soon, and for ever; and how it notices that nobody is there any more."""
 
 from __future__ import annotations
 
@@ -12,10 +12,19 @@ RECONNECT_IVL_MAX: Final = 150
 #: Milliseconds after which a try that nothing answers is given up for another one. The system's own patience doubles
 #: from try to try: half a minute after the network is back the next one may still be to come.
 CONNECT_TIMEOUT: Final = 1000
+#: Milliseconds that a peer which took the connection has to greet; libzmq's own patience is half a minute.
+HANDSHAKE_IVL: Final = 2000
+#: Milliseconds between two heartbeats, and until the answer to one. Without them who only receives never notices that a
+#: link has died without a word (a cable, a firewall that forgot it). A message that takes longer never arrives.
+HEARTBEAT_IVL: Final = 1000
+HEARTBEAT_TIMEOUT: Final = 3000
 
 
 def keep_trying(socket: zmq.Socket[Any]) -> None:
-    """Before `socket` connects. It changes nothing for inproc and ipc."""
+    """Before `socket` connects, of whatever kind it is. It changes nothing for inproc."""
     socket.reconnect_ivl = RECONNECT_IVL
     socket.reconnect_ivl_max = RECONNECT_IVL_MAX
     socket.connect_timeout = CONNECT_TIMEOUT
+    socket.handshake_ivl = HANDSHAKE_IVL
+    socket.heartbeat_ivl = HEARTBEAT_IVL
+    socket.heartbeat_timeout = HEARTBEAT_TIMEOUT

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from typing import Final, Protocol
 
 from broker.boots import Boots
 from broker.expected import Expected
 from broker.part import Completeness
 from broker.plans import Plans
+from broker.purged import Purged
 from broker.rows import Snapshot, Stored, StoredBoot
 from broker.turn import Turn
 from broker.wire import Expectation, Key, Verdict
@@ -75,10 +75,11 @@ class Register:
         boot = self.boots.find(key)
         return boot is not None and key.seq <= boot.highest and self._past.gone(boot.first + key.seq)
 
-    def forget(self, keys: Iterable[Key]) -> None:
-        """The ledger has deleted these frames: what comes of them now has no row to refer to."""
-        for key in keys:
+    def forget(self, purged: Purged) -> None:
+        """The ledger has deleted these frames and boots: what comes of them now has no row to refer to."""
+        for key in purged.keys:
             self._closed.pop(key, None)
+        self.boots.forget(purged.boots)
 
     def accept(self, item: Expectation, turn: Turn) -> Expected | None:
         """Open a new frame; None: it can be no row of the ledger."""

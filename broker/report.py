@@ -72,7 +72,7 @@ def _reading(path: Path) -> Iterator[tuple[sqlite3.Connection, int]]:
             db.execute("BEGIN")
             version = one(db, "PRAGMA user_version")
             if version not in _READABLE:
-                raise LedgerError(f"{path}: not a ledger of this version (schema {version}, {schema.VERSION} expected)")
+                raise LedgerError(ledger_file.refusal(path, version))
             yield db, version
     except sqlite3.Error as error:
         raise LedgerError(f"{path}: {error}") from error

@@ -11,7 +11,9 @@ import math
 from typing import Final, NamedTuple
 
 from broker.consistency import LEAST_GB, too_little
+from broker.instants import AHEAD
 from broker.part import FORGET_AFTER
+from broker.wall_clock import WallClock
 
 #: Seconds between two looks at a ledger in which nothing is to be deleted.
 LOOK_EVERY: Final = 0.25
@@ -43,6 +45,9 @@ LEAST_BYTES: Final = round(LEAST_GB * 2**30)
 #: Share of the limit that the write-ahead log may take, and the most it may.
 LOG_SHARE: Final = 0.25
 LOG_MOST: Final = 64 << 20
+#: Seconds for which a boot that was cut is kept, for its camera may come back in it; beyond `Keep.seconds` where only
+#: these limit the ledger.
+CUT_FOR: Final = 86400.0
 #: Seconds after which a disk that was full is tried again.
 FULL_FOR: Final = 600.0
 
@@ -107,6 +112,8 @@ class Delete(NamedTuple):
     seconds: float = STEP_SECONDS
     least: int = 0
     closed_before: float = -math.inf
+    #: Unix seconds; later instants are not known.
+    latest: float = math.inf
 
 
 class Shrink(NamedTuple):
@@ -117,26 +124,30 @@ class Shrink(NamedTuple):
 
 class Tidy(NamedTuple):
     """Delete boots and parts that have lost their last frame; parts that were closed before `closed_before` (unix
-    seconds): a younger one must stay known, or a late frame of it would open it again."""
+    seconds): a younger one must stay known, or a late frame of it would open it again. Of boots that were cut those of
+    before `cut_before`: their cameras may come back in them, with frames that were deleted. `now`: unix seconds."""
 
     closed_before: float
+    cut_before: float = -math.inf
+    now: float = -math.inf
 
 
 Step = Delete | Shrink | Tidy
 
 
 class Retention:
-    """Decides. `now`: monotonic seconds; `wall`: unix seconds, to which ages refer."""
+    """Decides. `now`: monotonic seconds; `wall`: unix seconds, to which ages refer as far as `clock` believes them."""
 
     def __init__(self, keep: Keep) -> None:
         self._keep = keep
-        self._started: tuple[float, float] | None = None  # monotonic, unix
+        self.clock = WallClock()
         self._next = -math.inf
         self._tidy_at = -math.inf
         self._tidy_by = math.inf  # from then on messages wait for it
         self._deleted = False  # by the last step
         self._most = float(keep.limit - keep.log) if keep.limit else math.inf  # bytes of the file
         self._grace = min(LATE_SHARE * keep.seconds, LATE_MOST)
+        self._cut_for = CUT_FOR + (0.0 if keep.bytes else keep.seconds)
         self._ceiling: int | None = None  # bytes of the file when the disk was full
         self._ceiling_until = 0.0
         self._urgent = False
@@ -162,7 +173,9 @@ class Retention:
     def decide(self, now: float, wall: float, holding: Holding, idle: bool) -> Step | None:
         """The step to do now, if any; `idle`: no message waits."""
         self._next = now + LOOK_EVERY
-        wall = self._sober(now, wall)
+        wall = self.clock.read(now, wall)
+        if math.isinf(self._tidy_by):
+            self._tidy_by = now + TIDY_WITHIN
         limit = self._room(now, holding.spare)
         self._urgent = limit is not None and holding.used > URGENT * limit
         pressed = self._urgent or self._is_late(wall, holding)
@@ -194,16 +207,16 @@ class Retention:
             return None
         if limit is not None and holding.used > BEGINS * limit:
             seconds = OVER_SECONDS if holding.used > limit else STEP_SECONDS
-            return Delete(math.inf, seconds, least, wall - FORGET_AFTER)
+            return Delete(math.inf, seconds, least, wall - FORGET_AFTER, wall + AHEAD)
         before = wall - self._keep.seconds
         if self._keep.seconds and holding.oldest < before:
-            return Delete(before, STEP_SECONDS, least, wall - FORGET_AFTER)
+            return Delete(before, STEP_SECONDS, least, wall - FORGET_AFTER, wall + AHEAD)
         return None
 
     def _tidy(self, now: float, wall: float) -> Tidy:
         self._tidy_at = now + TIDY_EVERY
         self._tidy_by = now + TIDY_WITHIN
-        return Tidy(wall - FORGET_AFTER)
+        return Tidy(wall - FORGET_AFTER, wall - self._cut_for, wall)
 
     def _is_late(self, wall: float, holding: Holding) -> bool:
         """Whether the oldest should have gone some time ago: the line has not rested since."""
@@ -223,12 +236,3 @@ class Retention:
             self._ceiling = None
         most = self._most if self._ceiling is None else min(self._most, self._ceiling)
         return None if math.isinf(most) else most
-
-    def _sober(self, now: float, wall: float) -> float:
-        """A wall clock that is set while the join runs, or was wrong when it started, makes nothing older than it is by
-        both: that would delete what is to be kept."""
-        if self._started is None:
-            self._started = now, wall
-            self._tidy_by = now + TIDY_WITHIN
-        began, first = self._started
-        return min(wall, first + (now - began))

@@ -39,7 +39,7 @@ class PlanRow(NamedTuple):
 
 class BootRow(NamedTuple):
     """A start of a camera, by the number that its frames' row ids carry; `name` is the boot's random id, `epoch` the
-    broker that spoke of it last."""
+    broker that spoke of it last, `noted_at` when this was written (unix seconds)."""
 
     boot: int
     camera: str
@@ -47,6 +47,7 @@ class BootRow(NamedTuple):
     state: str
     last_seq: int
     epoch: str
+    noted_at: float = 0.0
 
     @property
     def first(self) -> int:
@@ -137,7 +138,7 @@ class Stored(NamedTuple):
 
 
 class StoredBoot(NamedTuple):
-    """A boot, and the highest `seq` of its frames, -1 for none."""
+    """A boot, and the highest `seq` of its frames and skips, -1 for none."""
 
     row: BootRow
     highest: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 #: Layout of the tables; a ledger with another number belongs to another version of this software.
-VERSION: Final = 3
+VERSION: Final = 4
 
 #: What keeps account of the deleted. `deleted`: how many rows of which kind there were, so that totals still reconcile.
 #: `gone`: runs of seqs of a boot whose frames were deleted: none of them is ever accepted again.
@@ -18,6 +18,8 @@ CREATE INDEX boots_ended ON boots (boot) WHERE state = 'ended';
 """
 #: A skip has an age of its own: its camera may send no frame for long.
 _SKIPS_NOTED: Final = "CREATE INDEX skips_noted ON skips (noted_at);\n"
+#: A boot that was cut is kept for a while: its camera may come back.
+_BOOTS_CUT: Final = "CREATE INDEX boots_cut ON boots (noted_at) WHERE state = 'cut';\n"
 
 #: A script that makes a new ledger; `{ledger_id}` stands for its random id.
 #: A frame's row id holds its key: the boot's number above `rows.SEQ_BITS`, `seq` below. A frame is open while it has no
@@ -29,7 +31,7 @@ CREATE TABLE lines (line INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, text 
 CREATE TABLE plans (plan INTEGER PRIMARY KEY, station TEXT NOT NULL, models TEXT NOT NULL, required TEXT NOT NULL,
     digest TEXT NOT NULL) STRICT;
 CREATE TABLE boots (boot INTEGER PRIMARY KEY, camera TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL,
-    last_seq INTEGER NOT NULL, epoch TEXT NOT NULL, UNIQUE (camera, name)) STRICT;
+    last_seq INTEGER NOT NULL, epoch TEXT NOT NULL, noted_at REAL NOT NULL, UNIQUE (camera, name)) STRICT;
 CREATE INDEX boots_open ON boots (boot) WHERE state = 'open';
 CREATE TABLE parts (part INTEGER PRIMARY KEY, station TEXT NOT NULL, name TEXT NOT NULL, opened_at REAL NOT NULL,
     closed_at REAL, outcome TEXT, verdict TEXT) STRICT;
@@ -50,27 +52,35 @@ CREATE TABLE skips (frame INTEGER PRIMARY KEY, reason TEXT NOT NULL, noted_at RE
 CREATE TABLE topics (topic INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, last_seq INTEGER NOT NULL) STRICT;
 CREATE TABLE published (seq INTEGER PRIMARY KEY AUTOINCREMENT, previous INTEGER,
     topic INTEGER NOT NULL REFERENCES topics, frame INTEGER REFERENCES frames, head BLOB NOT NULL) STRICT;
-{_DELETED}{_SKIPS_NOTED}INSERT INTO meta VALUES ('ledger_id', '{{ledger_id}}');
+{_DELETED}{_SKIPS_NOTED}{_BOOTS_CUT}INSERT INTO meta VALUES ('ledger_id', '{{ledger_id}}');
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
 
-#: Skips of before count from the day on which the ledger is taken over.
-_AGE: Final = f"""
+#: Skips and boots of before count from the day on which the ledger is taken over.
+_SKIPS_AGE: Final = f"""
 ALTER TABLE skips ADD COLUMN noted_at REAL NOT NULL DEFAULT 0.0;
 UPDATE skips SET noted_at = CAST(strftime('%s', 'now') AS REAL);
-{_SKIPS_NOTED}PRAGMA user_version = {VERSION};"""
+{_SKIPS_NOTED}"""
+_BOOTS_AGE: Final = f"""
+ALTER TABLE boots ADD COLUMN noted_at REAL NOT NULL DEFAULT 0.0;
+UPDATE boots SET noted_at = CAST(strftime('%s', 'now') AS REAL);
+{_BOOTS_CUT}PRAGMA user_version = {VERSION};"""
 #: Version of an earlier ledger -> the script that brings it here. A file from before version 2 gives no page back
 #: to the disk: it keeps its size, and what is deleted makes room inside it.
-MIGRATIONS: Final = {1: f"BEGIN IMMEDIATE;{_DELETED}{_AGE}COMMIT;", 2: f"BEGIN IMMEDIATE;{_AGE}COMMIT;"}
+MIGRATIONS: Final = {
+    1: f"BEGIN IMMEDIATE;{_DELETED}{_SKIPS_AGE}{_BOOTS_AGE}COMMIT;",
+    2: f"BEGIN IMMEDIATE;{_SKIPS_AGE}{_BOOTS_AGE}COMMIT;",
+    3: f"BEGIN IMMEDIATE;{_BOOTS_AGE}COMMIT;",
+}
 
 #: Field of `rows.Rows` -> the statement that writes it, in the order of writing. What must be new is inserted without
 #: an excuse: a row that is there already means that the join's memory is wrong, and nothing of the turn is written.
 WRITES: Final = {
     "lines": "INSERT INTO lines (digest, text) VALUES (?, ?) ON CONFLICT DO NOTHING",
     "plans": "INSERT INTO plans VALUES (?, ?, ?, ?, ?)",
-    "boots": "INSERT INTO boots VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (boot) DO UPDATE"
-    " SET state = excluded.state, last_seq = excluded.last_seq, epoch = excluded.epoch",
+    "boots": "INSERT INTO boots VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (boot) DO UPDATE SET"
+    " state = excluded.state, last_seq = excluded.last_seq, epoch = excluded.epoch, noted_at = excluded.noted_at",
     "parts": "INSERT INTO parts (part, station, name, opened_at) VALUES (?, ?, ?, ?)",
     "frames": "INSERT INTO frames VALUES (?, ?, ?, ?, ?, ?, ?)",
     "results": "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)",

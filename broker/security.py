@@ -10,8 +10,8 @@ from broker.line import KeyEntry, Role
 
 #: Why a peer, or a message of one, was refused: the labels of `denied_total`, and no other. `handshake`: it never
 #: came to its end: a peer without CURVE, one that trusts another server, a broken connection (which, is not known:
-#: whoever notices first hangs up), and also, 2 s later, each that was refused for its key.
-Denial = Literal["unknown_key", "wrong_role", "handshake", "removed_key", "wrong_camera"]
+#: whoever notices first hangs up), and also, 2 s later, each that was refused for its key. `fault`: we tripped over it.
+Denial = Literal["unknown_key", "wrong_role", "handshake", "removed_key", "wrong_camera", "fault"]
 
 #: A door (the domain of a bound socket) -> the roles that may come through it.
 DOORS: Final[Mapping[str, frozenset[Role]]] = {
@@ -57,11 +57,12 @@ class Guard:
 
     def named(self, public: str) -> str:
         """What the log calls this key: its name in the line file, or how it begins where no name is known."""
-        if public in self._names:
-            return self._names[public]
-        if public in self._former:
-            return f"{self._former[public]} (no longer listed)"
-        return f"not listed: {public[:_BEGINS]}..."
+        # Each looked at once: `renew` puts others in their places at any moment.
+        name = self._names.get(public)
+        if name is not None:
+            return name
+        former = self._former.get(public)
+        return f"not listed: {public[:_BEGINS]}..." if former is None else f"{former} (no longer listed)"
 
     def denial(self, door: str, public: str) -> Denial | None:
         """Why this key may not come through this door; None: it may."""

@@ -64,10 +64,9 @@ Handler = Callable[[bytes, Any, list[zmq.Frame], str], None]
 class BrokerServer:
     """Routes frames for one line. `run` opens, serves and closes everything in the calling thread.
 
-    `context`: to be shared by all who meet over inproc; by default the server has its own.
-    `text`: the line file's text as the join shall get it; made from `line` by default. `versions`: model -> sha256 of
-    the version that is wanted. `gate`: asks everybody for a key
-    (CURVE); it needs a context of its own.
+    `context`: to be shared by all who meet over inproc, by default an own one; a ZAP handler of yours in it is asked
+    about our doors as well (domain `plain`). `text`: the line file's text as the join shall get it; made from `line` by
+    default. `versions`: model -> sha256 of the version that is wanted. `gate`: asks everybody for a key (CURVE).
     """
 
     def __init__(
@@ -105,7 +104,7 @@ class BrokerServer:
         self._should_stop.set()
 
     def run(self) -> None:
-        """Serve until `stop`. Raises zmq.ZMQError when an endpoint can not be bound."""
+        """Serve until `stop`. Raises zmq.ZMQError when an endpoint can not be bound, GateError when the gate fails."""
         try:
             self.doors.open()
             logger.info(

@@ -50,7 +50,8 @@ class Camera:
     """Publishes the frames of one camera; a context manager. Any thread may send.
 
     `deadline`: seconds from capture in which the answer is due. `window`: unsettled frames held at most. `quality`: of
-    JPEGs made from arrays. `context`: a ZeroMQ context to share (inproc); by default the camera has its own.
+    JPEGs made from arrays. `context`: a ZeroMQ context to share (inproc); by default the camera has its own; a ZAP
+    handler in it has no say over the camera, which binds nothing, but has one over servers of ours in it.
     `patience`: seconds without an answer after which the log says that no broker answers.
     `credentials`: for a broker that asks for keys.
     `on_settled(key, outcome, seconds)` is called for each frame that ends, with the seconds since its capture; outcome

@@ -37,7 +37,6 @@ def connected(
     socket.linger = 0
     socket.rcvhwm = waiting
     keep_trying(socket)
-    socket.heartbeat_ivl = 1000
     socket.heartbeat_timeout = round(1000 * silence)
     try:
         curve.call(socket, endpoint, credentials)

@@ -69,9 +69,6 @@ class Dealer:
         socket.linger = 0
         socket.sndhwm = self._frames + SPARE
         keep_trying(socket)
-        socket.handshake_ivl = 2000
-        socket.heartbeat_ivl = 1000
-        socket.heartbeat_timeout = 3000
 
     def poll(self, seconds: float) -> None:
         """Wait for anything to do, at most so long."""

@@ -39,6 +39,7 @@ class Results:
     To miss nothing through a crash of its own, a consumer stores `position` when it has dealt with a result. All
     sockets belong to the thread that iterates; use it as a context manager, or call `close` there. Raises HistoryGone,
     and EndpointError where an address is none. `heard` counts the messages that the join has sent, of any kind.
+    `context`: a ZeroMQ context to share (inproc); a ZAP handler in it has no say here: nothing is bound.
     """
 
     def __init__(

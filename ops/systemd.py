@@ -16,8 +16,11 @@ from ops.supervisor import Restart, Spec, Stage
 BESIDE: Final = 512 << 20
 #: Bytes of a join: what it keeps is bounded by counts (docs/limits.md), not by bytes.
 JOIN: Final = 1 << 30
-#: Seconds from the end of a process to its next start.
+#: Seconds from the end of a process to its next start: at first, and at most where systemd (254 and later) can wait
+#: longer from time to time. A line file that cannot be used would else keep a core busy with starts.
 AGAIN: Final = 0.2
+AGAIN_AT_MOST: Final = 5
+AGAIN_STEPS: Final = 6
 #: Seconds beyond its grace until a process that was asked to end is killed.
 PATIENCE: Final = 5.0
 #: Sockets and files of one process: the last bound of connections.
@@ -78,21 +81,28 @@ def _service(line: Line, path: Path, spec: Spec, planned: Iterable[Spec], user: 
             "Unit": [
                 ("Description", f"Gongwei line {line.name}: {spec.name}"),
                 ("PartOf", _target(line)),
-                ("After", " ".join(["network.target", *after])),
+                # Retention goes by the wall clock; without a battery it is right only when the network has set it.
+                ("Wants", "time-sync.target"),
+                ("After", " ".join(["network.target", "time-sync.target", *after])),
                 ("StartLimitIntervalSec", "0"),  # a line is never given up on
             ],
             "Service": [
-                ("ExecStart", " ".join(map(_quoted, spec.argv))),
+                ("ExecStart", " ".join(_word(word.replace("$", "$$")) for word in spec.argv)),
                 ("WorkingDirectory", str(path.parent).replace("%", "%%")),
-                *(("Environment", _quoted(f"{key}={value}")) for key, value in spec.env.items()),
+                *(("Environment", _word(f"{key}={value}")) for key, value in spec.env.items()),
                 *([("User", user)] if user else []),
                 ("Restart", "always" if spec.restart is Restart.ALWAYS else "on-failure"),
                 ("RestartSec", f"{AGAIN:g}"),
+                ("RestartSteps", str(AGAIN_STEPS)),
+                ("RestartMaxDelaySec", str(AGAIN_AT_MOST)),
                 ("TimeoutStopSec", f"{spec.grace + PATIENCE:g}"),
-                *([("MemoryMax", str(most))] if most is not None else []),
+                # Without swap: a broker that is flooded ends before the machine swaps itself to death.
+                *([("MemoryMax", str(most)), ("MemorySwapMax", "0")] if most is not None else []),
+                ("LimitCORE", "0"),  # a core dump of gigabytes keeps a dead worker's connections open meanwhile
                 ("LimitNOFILE", str(FILES)),
                 ("NoNewPrivileges", "yes"),
                 ("ProtectSystem", "full"),
+                ("ReadWritePaths", _word(str(path.parent))),  # ledger and pictures, also of a line file in /etc
             ],
             "Install": [("WantedBy", _target(line))],
         }
@@ -106,7 +116,7 @@ def _text(sections: dict[str, list[tuple[str, str]]]) -> str:
     )
 
 
-def _quoted(word: str) -> str:
-    """A word of a command line or an environment: `%` and `$` stand for themselves."""
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+def _word(word: str) -> str:
+    """A word of a setting: `%` stands for itself, and what separates words does not."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"' if not escaped or any(character in escaped for character in " \t'\"\\;") else escaped

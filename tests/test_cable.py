@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from ipaddress import IPv4Interface, IPv4Network
 from typing import Final
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.chaos.cable import SOUND, Condition, Lane, Way, combined
-from ops.chaos.network import Network, condition
+from ops.chaos.network import Network, addresses, condition
 from ops.chaos.schedule import NET, Fault, Kind
 
 # --- one direction ---------------------------------------------------------------------------------------------------
@@ -219,6 +220,13 @@ def test_what_a_silent_cable_held_back_comes_when_it_is_whole_again(
     silenced = {way for way in Way if network.fates[way].get("silenced")}
     assert silenced == {Way(towards)} if towards else Way.FAR in silenced
     assert answered(asker, b"during")
+
+
+@pytest.mark.parametrize("number", [0, 1, 32767, 32768, 0xFFFFFF])
+def test_addresses_are_of_the_range_for_measuring_networks(number: int) -> None:
+    near, far = (IPv4Interface(f"{address}/30") for address in addresses(number))
+    assert near.network == far.network and near.network.subnet_of(IPv4Network("198.18.0.0/15"))
+    assert {near.ip, far.ip} == set(near.network.hosts())
 
 
 def test_a_cable_that_is_gone_is_told_of(network: Network) -> None:

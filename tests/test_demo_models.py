@@ -27,6 +27,7 @@ from ops.truth import compare
 from workers import shipped
 from workers.errors import ModelError
 from workers.placement import Scaling
+from workers.settings import CONFIDENCE_KEY
 from workers.store import find
 from workers.zoo.initial import random_values
 
@@ -98,7 +99,7 @@ def random_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     for recipe in RECIPES:
         net = recipe.network()
-        metadata = {"task": recipe.task, "names": str(list(recipe.names)), shipped.CONFIDENCE: "0.4"}
+        metadata = {"task": recipe.task, "names": str(list(recipe.names)), CONFIDENCE_KEY: "0.4"}
         model = net.model(random_values(net, 0, Scaling()), metadata | {"gongwei.fit": "letterbox"})
         (folder / f"{recipe.name}.onnx").write_bytes(model.SerializeToString())
     return folder

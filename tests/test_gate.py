@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,9 +21,10 @@ from broker import line as line_file
 from broker.answers import Answers
 from broker.callers import Callers
 from broker.denials import Denials
-from broker.gate import Gate
+from broker.gate import Gate, GateError
 from broker.join_server import JoinServer
 from broker.line import Line, Role
+from broker.recorder_server import RecorderServer
 from broker.reopening import Reopening
 from broker.security import Denial, Guard
 from broker.server import BrokerServer
@@ -142,28 +147,139 @@ def test_a_data_socket_opens_to_its_own_worker_alone(line: Line, keys: Keys, con
 
 
 class Broken(Guard):
-    """Fails while it looks a key up, as a fault of ours would."""
+    """Fails while it looks up the key of a stranger, as a fault of ours would."""
 
     def denial(self, door: str, public: str) -> Denial | None:
-        raise RuntimeError("broken")
+        found = super().denial(door, public)
+        if found == "unknown_key":
+            raise RuntimeError("broken")
+        return found
+
+
+class Uncounted(Denials):
+    """Fails while it counts, so that the thread has nothing left to answer and ends."""
+
+    def count(self, *_: Any, **__: Any) -> None:
+        raise OSError("no room")
 
 
 class BrokenGate(Gate):
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        self._answers = Answers(Broken({}), Denials())
+    """`denials`: what its thread counts with; its own by default."""
+
+    def __init__(self, keys: Keys, role: Role, denials: Denials | None = None) -> None:
+        super().__init__(keys.own[role], keys.security().keys)
+        self._answers = Answers(Broken(keys.security().keys), denials or self._denials)
 
 
-def test_a_dead_gate_lets_nobody_in(line: Line, keys: Keys, context: Context) -> None:
-    with guarded(line, BrokenGate(keys.own["broker"], keys.security().keys)) as server:
-        for _ in range(2):  # the one that kills it, and one that comes after
-            credentials = keys.to("broker", keys.own["camera"])
-            with knocking(context, zmq.DEALER, server.line.endpoints.frontend, credentials) as peer:
-                peer.send(hello())
+def test_a_gate_that_trips_over_a_peer_goes_on(
+    line: Line, keys: Keys, context: Context, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with guarded(line, BrokenGate(keys, "broker")) as server:
+        at = server.line.endpoints.frontend
+        with knocking(context, zmq.DEALER, at, keys.to("broker", keys.stranger)) as stranger:
+            wait_until(lambda: denied(server, "fault") >= 1, "the fault is counted")
+            with knocking(context, zmq.DEALER, at, keys.to("broker", keys.own["camera"])) as camera:
+                assert camera.is_let_in()
+            assert not stranger.has_been_let_in()
+    said = capsys.readouterr()
+    (line_of_it, *_) = [one for one in (said.out + said.err).splitlines() if "refused at the door" in one]
+    assert "fault" in line_of_it and "frontend" in line_of_it and "RuntimeError('broken')" in line_of_it
+
+
+def test_a_dead_gate_lets_nobody_in_and_says_so(endpoint: Callable[[str], str], keys: Keys, context: Context) -> None:
+    gate, at = BrokenGate(keys, "broker", Uncounted()), endpoint("frontend")
+    with context.socket(zmq.ROUTER) as door, contextlib.closing(gate):
+        door.linger = 0
+        door.handshake_ivl = 200
+        gate.open(context)
+        gate.door(door, at, "frontend")
+        door.bind(at)
+        gate.tend()
+        for own in (keys.stranger, keys.own["camera"], None):  # the one that kills it, and others that come after
+            credentials = own and keys.to("broker", own)
+            with knocking(context, zmq.DEALER, at, credentials) as peer:
                 assert not peer.is_let_in()
-        with knocking(context, zmq.DEALER, server.line.endpoints.frontend, None) as peer:
+        with pytest.raises(GateError, match=r"start this process again: OSError\('no room'\)"):
+            gate.tend()
+        assert not door.poll(0)
+        door.close()
+
+
+def made(role: Role, line: Line, gate: Gate, folder: Path) -> tuple[Any, str]:
+    """A server of that role behind this gate, and one of its doors."""
+    ends = line.endpoints
+    match role:
+        case "broker":
+            return BrokerServer(line, gate=gate), ends.frontend
+        case "join":
+            ledger = folder / "ledger.sqlite"
+            return JoinServer(
+                egress=ends.egress, live=ends.live, catchup=ends.catchup, ledger=ledger, gate=gate
+            ), ends.live
+        case _:
+            ways: dict[str, Any] = {
+                "copies": ends.copies,
+                "live": ends.live,
+                "catchup": ends.catchup,
+                "pictures": ends.pictures,
+            }
+            keep: dict[str, Any] = {"folder": folder, "memory": 1, "disk": 1, "keep": ()}
+            return RecorderServer(**ways, **keep, gate=gate), ends.pictures
+
+
+@pytest.mark.parametrize("role", ["broker", "join", "recorder"])
+def test_a_server_whose_gate_has_died_ends(
+    role: Role, line: Line, keys: Keys, context: Context, tmp_path: Path
+) -> None:
+    server, at = made(role, line, BrokenGate(keys, role, Uncounted()), tmp_path)
+    too_late = threading.Timer(PATIENCE, server.stop)
+    too_late.start()
+    try:
+        with (
+            knocking(context, zmq.DEALER, at, keys.to(role, keys.stranger)),
+            pytest.raises(GateError, match="nobody is let in"),
+        ):
+            server.run()
+    finally:
+        too_late.cancel()
+
+
+def test_a_process_whose_gate_has_died_ends_with_1_and_the_reason() -> None:
+    script = """
+import typer
+from broker.__main__ import _serve
+from broker.gate import GateError
+
+class Server:
+    def run(self): raise GateError("the reason")
+    def stop(self): pass
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(lambda: _serve("broker", Server(), 0, dict))
+app()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1 and "broker cannot go on" in ended.stderr + ended.stdout
+    assert "the reason" in ended.stderr + ended.stdout and "Traceback" not in ended.stderr
+
+
+def test_a_gate_leaves_doors_without_keys_open(endpoint: Callable[[str], str], keys: Keys, context: Context) -> None:
+    """Another server in the same context may have none; those that have stay shut to who shows none."""
+    gate, shut, without_keys = keys.gate(), endpoint("frontend"), endpoint("control")
+    with context.socket(zmq.ROUTER) as open_door, context.socket(zmq.ROUTER) as door, contextlib.closing(gate):
+        open_door.linger = door.linger = 0
+        gate.open(context)
+        gate.door(door, shut, "frontend")
+        door.bind(shut)
+        curve.plain(open_door, without_keys)
+        open_door.bind(without_keys)
+        with knocking(context, zmq.DEALER, without_keys, None) as peer:
+            assert peer.is_let_in()
+            peer.send(hello())
+            assert open_door.poll(5000)
+        with knocking(context, zmq.DEALER, shut, None) as peer:
             assert not peer.is_let_in()
-        assert not server.router.admission.publishers
+        door.close()
 
 
 def test_a_context_has_one_gate(keys: Keys, context: Context) -> None:

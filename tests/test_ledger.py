@@ -151,17 +151,32 @@ def test_a_foreign_file_is_refused(path: Path) -> None:
     assert path.read_bytes().startswith(b"this is no")
 
 
-@pytest.mark.parametrize("script", ["CREATE TABLE theirs (x)", f"PRAGMA user_version = {schema.VERSION + 1}"])
-def test_another_schema_is_refused(path: Path, script: str) -> None:
+NEWER = rf"ledger\.sqlite: made by a newer version .* \(schema {schema.VERSION + 1}, this one knows {schema.VERSION}\);"
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (
+            "CREATE TABLE theirs (x)",
+            r"not a ledger that can be taken over \(schema 0; 1 to \d can\); move the file away",
+        ),
+        (f"PRAGMA user_version = {schema.VERSION + 1}", f"{NEWER} go back to that version"),
+    ],
+)
+def test_another_schema_is_refused(path: Path, script: str, said: str) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as db:
         db.executescript(script)
         db.execute("CREATE TABLE IF NOT EXISTS more (x)")
         db.commit()
-    with pytest.raises(LedgerError, match="not a ledger of this version"):
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match=said) as refused:
         Ledger(path).open()
-    with pytest.raises(LedgerError, match="not a ledger of this version"):
+    assert ("move the file away" in str(refused.value)) is script.startswith("CREATE"), "history is not given up"
+    with pytest.raises(LedgerError, match=said):
         report(path)
+    assert path.read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:

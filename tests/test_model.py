@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from broker.line import Line, parse
 from workers import coco, store, tiny
 from workers import describe as describing
 from workers.engine import Shape, Signature
-from workers.engine.fake import Fake
+from workers.engine.fake import Fake, FakeEngine
 from workers.engine.onnx import OnnxEngine
 from workers.errors import ModelError
-from workers.flags import Flags, hints, least_confidence, model_options
+from workers.flags import Flags, hints, least_score, model_options
 from workers.layout import Layout
 from workers.model import Hints, Model, describe
+from workers.options import ModelOptions
+from workers.runner import Runner
+from workers.settings import Settings
 from workers.zoo.catalogue import find
 from workers.zoo.making import Order, make
 
@@ -257,7 +261,7 @@ engine_threads = 3
 
 
 def run_options(found: Any) -> tuple[Any, ...]:
-    return found.device, found.confidence, found.iou, found.engine_threads
+    return found.device, *thresholds(found, Settings()), found.engine_threads
 
 
 def test_run_options_are_the_flags_else_the_line_files_else_the_defaults() -> None:
@@ -268,6 +272,41 @@ def test_run_options_are_the_flags_else_the_line_files_else_the_defaults() -> No
     assert run_options(options("fake", parse(LINE))) == ("cpu", 0.25, 0.45, 0)
     assert run_options(options("other=fake:", line)) == ("cpu", 0.25, 0.45, 0)
     assert run_options(options("other=fake:")) == ("cpu", 0.25, 0.45, 0)
+
+
+def test_thresholds_of_the_file_hold_where_nobody_says_others() -> None:
+    settings = Settings(confidence=0.4, iou=0.6)
+    assert thresholds(options("m=fake:"), settings) == (0.4, 0.6)
+    assert thresholds(options("m=fake:", confidence=0.7, iou=0.1), settings) == (0.7, 0.1)
+    line = parse(SCORES)
+    assert thresholds(options("both", line), settings) == (0.05, 0.6), "a rule waits for 0.05"
+    assert thresholds(options("upper=fake:", line), settings) == (0.4, 0.6)
+    assert thresholds(options("upper=fake:", line), Settings(confidence=0.9)) == (0.6, 0.45)
+
+
+def thresholds(asked: ModelOptions, settings: Settings) -> tuple[float, float]:
+    """What a worker goes by that is asked for `asked`, of a file with `settings`."""
+    engine = FakeEngine(Fake())
+    runner = Runner(engine, replace(describe(engine.signature, Hints(), "m"), settings=settings), asked)
+    return runner.confidence, runner.iou
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("yolov5s-seg", "python export.py --weights FILE.pt --include onnx --dynamic"),
+        ("yolov5s-seg", "workers zoo yolov5s-seg --weights random"),
+        ("yolov8n", "yolo export model=FILE.pt format=onnx dynamic=True"),
+        ("yolo11n", "workers import FILE.onnx --name yolo11n"),
+        ("yolov4-tiny", "workers import FILE.cfg FILE.weights --name yolov4-tiny"),
+        ("anything", "torch.onnx.export"),
+    ],
+)
+def test_a_missing_model_says_how_one_of_its_kind_is_brought(name: str, way: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as told:
+        store.find(name, written=None, store=tmp_path)
+    assert way in str(told.value)
+    assert name == "anything" or "torch" not in str(told.value)
 
 
 SCORES = """
@@ -300,13 +339,14 @@ models = ["unruled"]
 
 def test_no_rule_waits_for_a_score_that_the_worker_cuts() -> None:
     line = parse(SCORES)
-    least = {model: least_confidence(line, model) for model in line.models}
-    assert least == {"both": 0.05, "upper": 0.25, "unruled": 0.25, "unseen": 0.25}
-    assert least_confidence(None, "both") == 0.25
-    assert options("both", line).confidence == 0.05
+    least = {model: least_score(line, model) for model in line.models}
+    assert least == {"both": 0.05, "upper": 0.6, "unruled": 1.0, "unseen": 1.0}
+    assert least_score(None, "both") == 1.0
+    found = {model: thresholds(options(f"{model}=fake:", line), Settings())[0] for model in line.models}
+    assert found == {"both": 0.05, "upper": 0.25, "unruled": 0.25, "unseen": 0.25}
     said = parse(SCORES.replace('file = "fake:"', 'file = "fake:"\nconfidence = 0.3'))
-    assert options("both", said).confidence == 0.3, "who says it, means it"
-    assert options("both", line, confidence=0.5).confidence == 0.5
+    assert thresholds(options("both", said), Settings())[0] == 0.3, "who says it, means it"
+    assert thresholds(options("both", line, confidence=0.5), Settings())[0] == 0.5
 
 
 def test_store_and_this_folder(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +361,9 @@ def test_store_and_this_folder(line: Line, tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_missing_model_says_how_to_bring_it(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match=r"looked for .*bare\.onnx.*--model bare=FILE\.onnx.*export\.py"):
+    with pytest.raises(
+        ModelError, match=r"looked for .*bare\.onnx.*workers import FILE\.onnx --name bare.*export\.py.*--model bare="
+    ):
         options("bare", line, store=tmp_path)
     with pytest.raises(ModelError, match=r"models/det\.onnx|models\\det\.onnx"):
         options("det", line, tmp_path)

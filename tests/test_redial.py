@@ -1,8 +1,14 @@
-"""Sockets that try again. The peer that does not answer is a listener whose queue is full: what comes is dropped."""
+"""Sockets that try again, and that notice when nobody is there any more.
+
+The peer that does not answer is a listener whose queue is full: what comes is dropped. One that does not greet takes a
+connection and says nothing. A link that has died without a word is a relay that passes nothing on and never hangs up.
+"""
 
 from __future__ import annotations
 
+import selectors
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -11,6 +17,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from broker.redial import keep_trying
+from broker.socket_monitor import SocketMonitor
 
 
 @pytest.fixture
@@ -39,3 +46,89 @@ def test_a_try_that_nothing_answers_is_given_up_for_another_one(silent_port: int
         dealer.disable_monitor()
         monitor.close(0)
     assert tries == 2
+
+
+def test_a_peer_that_never_greets_is_given_up_for_another_try(transport: str) -> None:
+    if transport != "tcp":
+        pytest.skip("the peer is a bare tcp listener")
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener.settimeout(15.0)
+        dealer = stack.enter_context(stack.enter_context(zmq.Context()).socket(zmq.DEALER))
+        dealer.linger = 0
+        keep_trying(dealer)
+        dealer.connect(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+        for _ in range(2):
+            stack.enter_context(listener.accept()[0])
+
+
+class Relay:
+    """Passes bytes on between whoever connects to `port` and `target`, until it is `dead`."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.port: int = self._listener.getsockname()[1]
+        self.dead = threading.Event()
+
+    def __enter__(self) -> Relay:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        with ExitStack() as stack:
+            selector = stack.enter_context(selectors.DefaultSelector())
+            selector.register(stack.enter_context(self._listener), selectors.EVENT_READ)
+            while not self._ending.is_set():
+                for ready, _ in selector.select(0.05):
+                    if ready.fileobj is self._listener:
+                        self._join(stack, selector)
+                    elif not (passed := _read(ready.fileobj)):
+                        selector.unregister(ready.fileobj)
+                    elif not self.dead.is_set():
+                        ready.data.sendall(passed)
+
+    def _join(self, stack: ExitStack, selector: selectors.BaseSelector) -> None:
+        near = stack.enter_context(self._listener.accept()[0])
+        far = stack.enter_context(socket.create_connection(("127.0.0.1", self._target)))
+        selector.register(near, selectors.EVENT_READ, far)
+        selector.register(far, selectors.EVENT_READ, near)
+
+
+def _read(connection: object) -> bytes:
+    assert isinstance(connection, socket.socket)
+    try:
+        return connection.recv(1 << 16)
+    except OSError:
+        return b""
+
+
+@pytest.mark.parametrize(("caller", "peer"), [(zmq.SUB, zmq.PUB), (zmq.PULL, zmq.PUSH), (zmq.DEALER, zmq.ROUTER)])
+def test_a_link_that_has_died_without_a_word_is_noticed(transport: str, caller: int, peer: int) -> None:
+    """Also by who only receives."""
+    if transport != "tcp":
+        pytest.skip("the relay is of tcp")
+    with ExitStack() as stack:
+        context = stack.enter_context(zmq.Context())
+        far, near = (stack.enter_context(context.socket(kind)) for kind in (peer, caller))
+        far.linger = near.linger = 0
+        relay = stack.enter_context(Relay(far.bind_to_random_port("tcp://127.0.0.1")))
+        keep_trying(near)
+        if caller == zmq.SUB:
+            near.subscribe(b"")
+        monitor = SocketMonitor(near, "tcp:", zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        stack.callback(monitor.close)
+        monitor.open()
+        assert monitor.pair is not None
+        near.connect(f"tcp://127.0.0.1:{relay.port}")
+        assert monitor.pair.poll(10_000)
+        assert [event.kind for event in monitor.events()] == [zmq.EVENT_HANDSHAKE_SUCCEEDED]
+        relay.dead.set()
+        assert monitor.pair.poll(15_000), "the heartbeats that nothing answers were not missed"
+        assert next(monitor.events()).kind == zmq.EVENT_DISCONNECTED

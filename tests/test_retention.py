@@ -21,11 +21,13 @@ from broker import schema
 from broker.__main__ import app
 from broker.catchup import CatchUp
 from broker.gone import merged
+from broker.instants import AHEAD
 from broker.keeper import Keeper
 from broker.ledger import Ledger
 from broker.part import FORGET_AFTER
 from broker.report import report
 from broker.retention import (
+    CUT_FOR,
     FOR_EVER,
     FULL_FOR,
     LATE_SHARE,
@@ -77,7 +79,7 @@ def delete(bench: Bench, step: Delete | Tidy = ALL) -> list[Key]:
     """Do a step until there is nothing more to do; the frames that were deleted."""
     keys: list[Key] = []
     while purged := bench.ledger.step(step):
-        bench.joiner.forget(purged.keys)
+        bench.joiner.forget(purged)
         keys += purged.keys
     return keys
 
@@ -109,8 +111,12 @@ def holding(used: int = 0, free: int = 0, oldest: float | None = WALL, shrinks: 
     return Holding((used + free) * MB // 4096, free * MB // 4096, 4096, shrinks, oldest)
 
 
+def tidy(wall: float, seconds: float = 0.0) -> Tidy:
+    return Tidy(wall - FORGET_AFTER, wall - seconds - CUT_FOR, wall)
+
+
 def old(before: float, wall: float) -> Delete:
-    return Delete(before, closed_before=wall - FORGET_AFTER)
+    return Delete(before, closed_before=wall - FORGET_AFTER, latest=wall + AHEAD)
 
 
 def test_without_a_limit_nothing_is_ever_done() -> None:
@@ -134,7 +140,7 @@ def test_what_is_too_old_is_deleted_when_nothing_waits() -> None:
     retention = Retention(Keep(seconds=100.0))
     assert retention.decide(0.0, WALL + 101, holding(1 << 20), idle=False) is None
     assert retention.decide(0.0, WALL + 101, holding(), idle=True) == old(WALL + 1, WALL + 101)
-    assert retention.decide(0.0, WALL + 99, holding(), idle=True) == Tidy(WALL + 99 - FORGET_AFTER)
+    assert retention.decide(0.0, WALL + 99, holding(), idle=True) == tidy(WALL + 99, 100.0)
     assert retention.decide(0.0, WALL + 101, holding(oldest=None), idle=True) is None
 
 
@@ -143,7 +149,7 @@ def test_the_limit_is_held_even_while_messages_wait() -> None:
     decided = {
         used: [retention.decide(0.0, WALL, holding(used), idle) for idle in (True, False)] for used in (60, 70, 74)
     }
-    assert decided[60][0] == Tidy(WALL - FORGET_AFTER) and decided[60][1] is None
+    assert decided[60][0] == tidy(WALL) and decided[60][1] is None
     assert decided[70] == [old(math.inf, WALL), None]
     assert decided[74] == [old(math.inf, WALL), old(math.inf, WALL)]
 
@@ -183,7 +189,7 @@ def test_a_full_disk_is_a_limit_for_a_while() -> None:
     assert retention.disk_full(5.0, holding(50)) and retention.due(5.0)
     assert retention.decide(5.0, WALL, holding(50), idle=False) == old(math.inf, WALL)
     assert retention.decide(5.0, WALL, holding(40, 10), idle=False) is None
-    assert retention.decide(6.0, WALL, holding(40, 10), idle=True) == Tidy(WALL - FORGET_AFTER), "no room is given away"
+    assert retention.decide(6.0, WALL, holding(40, 10), idle=True) == tidy(WALL, 1e9), "no room is given away"
     without = holding(50)._replace(spare=False)
     assert retention.decide(5.0 + FULL_FOR, WALL, without, idle=False) == old(math.inf, WALL)
     assert not isinstance(retention.decide(5.0 + FULL_FOR, WALL, holding(50), idle=False), Delete)
@@ -485,6 +491,10 @@ def test_a_ledger_of_version_1_is_taken_over(tmp_path: Path) -> None:
         assert db.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
 
 
+#: From the tables of today to those of version 3.
+WITHOUT_BOOTS_NOTED = "DROP INDEX boots_cut; ALTER TABLE boots DROP COLUMN noted_at;"
+
+
 def test_skips_of_version_2_count_from_the_day_on_which_they_are_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     began = time.time()
@@ -492,11 +502,25 @@ def test_skips_of_version_2_count_from_the_day_on_which_they_are_taken_over(tmp_
         begin(ledger)
         ledger.commit(Rows(skips=[SkipRow(1 << SEQ_BITS, "no_credit", 0.0)]))
     with closing(sqlite3.connect(path)) as db:
-        db.executescript("DROP INDEX skips_noted; ALTER TABLE skips DROP COLUMN noted_at; PRAGMA user_version = 2")
+        db.executescript(f"{WITHOUT_BOOTS_NOTED}DROP INDEX skips_noted; ALTER TABLE skips DROP COLUMN noted_at;")
+        db.execute("PRAGMA user_version = 2")
     assert report(path)["skips"] == {"lone": 1}
     with Ledger(path) as ledger:
         oldest = ledger.holding().oldest
         assert oldest is not None and began - 1 <= oldest <= time.time()
+
+
+def test_boots_of_version_3_count_from_the_day_on_which_they_are_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    began = time.time()
+    with Ledger(path) as ledger:
+        begin(ledger)
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(f"{WITHOUT_BOOTS_NOTED}PRAGMA user_version = 3")
+    assert report(path)["boots"] == {"open": 1}
+    with Ledger(path) as ledger:
+        found = ledger.recall_boot("lone", BOOT)
+        assert found is not None and began - 1 <= found.row.noted_at <= time.time()
 
 
 def test_plans_and_line_files_that_nothing_needs_go_at_a_start(tmp_path: Path) -> None:
@@ -627,7 +651,7 @@ def test_boots_that_ended_go_on_a_line_without_rest() -> None:
     retention = Retention(Keep(seconds=100.0))
     young = holding(oldest=WALL)
     assert retention.decide(0.0, WALL, young, idle=False) is None
-    assert retention.decide(TIDY_WITHIN, WALL + 1, young, idle=False) == Tidy(WALL + 1 - FORGET_AFTER)
+    assert retention.decide(TIDY_WITHIN, WALL + 1, young, idle=False) == tidy(WALL + 1, 100.0)
     assert retention.decide(TIDY_WITHIN + 1, WALL + 2, young, idle=False) is None
 
 

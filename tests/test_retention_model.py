@@ -141,7 +141,7 @@ class Retained(RuleBasedStateMachine):
     def _delete(self, step: Delete) -> None:
         oldest = self.bench.ledger.oldest_seq()
         purged = self.bench.ledger.step(step)
-        self.bench.joiner.forget(purged.keys)
+        self.bench.joiner.forget(purged)
         count = purged.rows["published", "", ""]
         gone = [key for seq, _, _, key in self.stream if oldest <= seq < oldest + count and key is not None]
         assert purged.keys == gone, "the oldest, in their order, and no other"

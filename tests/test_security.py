@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -209,6 +211,8 @@ def test_refusals_are_counted_each_and_told_once_by_door_and_reason(capsys: pyte
             denials.count("unknown_key", door, "10.0.0.7", "cam9")
     denials.count("handshake", "backend")
     assert denials.counts["denied_total", "unknown_key"] == 76
+    assert not told(capsys), "only the owner writes: who counts may be the thread that all peers wait for"
+    denials.turn(began)
     said = told(capsys)
     assert len(said) == 3 and all("10.0.0.7" in line and "cam9" in line for line in said[:2])
     denials.turn(began + 3599.0)
@@ -222,6 +226,29 @@ def test_refusals_are_counted_each_and_told_once_by_door_and_reason(capsys: pyte
         denials.count("unknown_key", "frontend")
     denials.close()
     assert ["and 1 more" in line for line in told(capsys)] == [False, True]
+
+
+def test_a_name_is_looked_up_while_the_keys_change(made: Keys) -> None:
+    """One thread renews, another asks: switched as often as Python can, both names are always whole."""
+    guard, keys, public = Guard({}), made.security().keys, made.own["camera"].public
+    ending = threading.Event()
+
+    def renew() -> None:
+        while not ending.is_set():
+            guard.renew(keys)
+            guard.renew({})
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        names = {guard.named(public) for _ in range(100_000)}
+    finally:
+        ending.set()
+        thread.join(10)
+        sys.setswitchinterval(before)
+    assert names <= {"camera", "camera (no longer listed)", f"not listed: {public[:12]}..."}
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -24,6 +24,7 @@ from broker.wire import Beat, Drain, Ready, Void
 from tests.conftest import free_port
 from tests.darknet.cases import NEW_COORDS
 from tests.darknet.noise import weight_file
+from tests.test_imports import MIXED, bring, graph, weights
 from tests.test_worker import FakeBroker, grey, score
 from workers.engine.fake import EXIT_CODE, poison_picture
 from workers.engine.onnx import OnnxEngine
@@ -271,18 +272,62 @@ def test_import_of_published_models_brings_coco_names(testdata: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("a.cfg",), "a Darknet model is two files"),
-        (("a.onnx", "b.weights"), "a Darknet model is two files"),
+        (("a.cfg",), "a.cfg: a model is one ONNX file, or the two of a Darknet model"),
+        (("a.onnx", "b.weights"), "a.onnx b.weights: a model is one ONNX file, or the two of a Darknet model"),
+        (("a.onnx",), "a.onnx: cannot be read as ONNX"),
+        (("a.onnx", "--fit", "wide"), "--fit wide: one of letterbox, stretch, crop"),
+        (("a.onnx", "--colours", "grb"), "--colours grb: rgb or bgr"),
         (("a.cfg", "b.weights", "--name", "A B"), "'A B' is no model name"),
         (("a.cfg", "b.weights"), "a.cfg: cannot be read"),
-        (("a.cfg", "b.weights", "--fit", "crop"), "'crop' is not one of 'letterbox', 'stretch'"),
+        (("a.cfg", "b.weights", "--fit", "crop"), "only --labels, --fit letterbox or --fit stretch"),
+        (("a.cfg", "b.weights", "--size", "64x64"), "a.cfg: its cfg and Darknet itself say task, size"),
     ],
 )
 def test_import_says_what_is_wrong(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
     ended = workers_command("import", *words, "--store", str(tmp_path / "store"), cwd=tmp_path)
-    assert ended.returncode == (2 if "--fit" in words else 1)
+    assert ended.returncode == (2 if "wide" in words else 1)
     assert told in ended.stderr
     assert not (tmp_path / "store").exists()
+
+
+def test_import_of_an_onnx_file_listed_and_looked_with(tmp_path: Path) -> None:
+    store = ["--store", str(tmp_path / "store")]
+    assert workers_command("models", *store).returncode == 0, "a folder that is not there yet"
+    source, picture = tmp_path / "Spots.onnx", tmp_path / "spot.png"
+    workers_command("tiny", str(source))
+    shot = np.full((480, 640, 3), 60, np.uint8)
+    shot[100:164, 200:264] = (0, 0, 255)
+    picture.write_bytes(cv2.imencode(".png", shot)[1].tobytes())
+    done = workers_command("import", str(source), "--licence", "our own", "--confidence", "0.3", *store)
+    assert done.returncode == 0, done.stderr
+    assert "spots: 4 classes, input 160x160, letterbox\n  any batch: 3 pictures at once" in done.stdout
+    kept = (tmp_path / "store" / "spots.onnx").read_bytes()
+    again = workers_command("import", str(source), *store)
+    assert again.returncode == 1
+    assert "is there already: --replace writes over it" in again.stderr
+    assert (tmp_path / "store" / "spots.onnx").read_bytes() == kept
+    assert workers_command("import", str(source), "--replace", *store, "--licence", "our own").returncode == 0
+    row = next(
+        row for row in json.loads(workers_command("models", "--json", *store).stdout) if "demo-" not in row["name"]
+    )
+    assert (row["name"], row["max_batch"], row["licence"]) == ("spots", None, "our own")
+    assert row["source_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert "spots  detect  160x160" in workers_command("models", *store).stdout
+    told = workers_command("check", "spots", str(picture), "--json", *store)
+    (entry,) = json.loads(told.stdout)["detections"]
+    assert entry["name"] == "red"
+
+
+def test_start_says_why_a_model_takes_one_picture_at_a_time(broker: FakeBroker, tmp_path: Path) -> None:
+    bring(graph(MIXED, {"w": weights(3, 2)}, [1, 2]), tmp_path)
+    store = str(tmp_path / "store")
+    told = workers_command("models", "--store", store).stdout
+    assert "small: output 0 of a batch of 3 is" in told
+    with started(broker, "--model", "small", "--store", store, "--max-batch", "4") as process:
+        broker.lease()
+    assert "its file limits the batch" in process.log
+    assert "max_batch=1" in process.log
+    assert 'reason="output 0 of a batch of 3 is' in process.log
 
 
 def test_check_of_a_broken_picture_names_it(tmp_path: Path) -> None:
@@ -310,7 +355,7 @@ def test_describe_makes_a_classifier_self_sufficient(testdata: Path, tmp_path: P
     assert json.loads(told.stdout)["classes"][0]["name"] == "Egyptian cat"
 
 
-@pytest.mark.parametrize("command", [[], ["start"], ["check"], ["tiny"], ["describe"], ["import"]], ids=str)
+@pytest.mark.parametrize("command", [[], ["start"], ["check"], ["tiny"], ["describe"], ["import"], ["models"]], ids=str)
 def test_help_has_examples(command: list[str]) -> None:
     ended = workers_command(*command, "--help")
     assert ended.returncode == 0

@@ -14,7 +14,7 @@ from broker import log
 from broker.ending import when_asked_to_end
 from broker.keyring import BrokerKey, KeyOption, Keyring
 from broker.keys import KeysError
-from workers import check, heap, importer, operate
+from workers import check, heap, importer, listing, operate
 from workers.arguments import LineOption, fail, hints_of, line_of
 from workers.errors import WorkersError
 from workers.flags import (
@@ -34,6 +34,7 @@ from workers.flags import (
     model_options,
 )
 from workers.metrics import served
+from workers.precision import command as precision
 from workers.worker import Worker, default_name
 from workers.zoo import command
 
@@ -42,7 +43,9 @@ app.command("list")(operate.listing)
 app.command("stop")(operate.stop)
 app.command("check")(check.check)
 app.command("import")(importer.bring)
+app.command("models")(listing.models)
 app.command("zoo")(command.zoo)
+app.command("quantise")(precision.quantise)
 logger = log.get("workers")
 
 #: Exit code when a model thread had to be left behind.

@@ -97,6 +97,8 @@ def looked(options: ModelOptions, paths: list[Path]) -> Iterator[tuple[Path, Pic
     """Each path, its picture, and the result body. Raises WorkersError."""
     runner = Runner.load(options, options.engine_threads or cores())
     runner.warm_up()
+    if advice := runner.advice():
+        typer.echo(advice, err=True)
     for path in paths:
         picture = image.load(path)
         yield path, picture, runner.look(picture)

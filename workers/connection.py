@@ -79,8 +79,6 @@ class Connection:
         socket.linger = 1000
         socket.maxmsgsize = BATCH_LIMIT + HEADER_LIMIT
         keep_trying(socket)
-        socket.handshake_ivl = 2000
-        socket.heartbeat_ivl, socket.heartbeat_timeout = 1000, 3000
         self._monitor.open()
         self._there = self._monitor.pair is None
         curve.call(socket, self._endpoint, self._credentials)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper
 
-from workers.engine import Shape, Signature
-from workers.errors import ModelError
+from workers import onnxfile
+from workers.engine import Signature
 from workers.layout import LAYOUT
 from workers.model import FIT, MEAN, STD, Hints, check_names
+from workers.onnxfile import load, shape
 
 
 def describe(source: Path, target: Path, hints: Hints) -> dict[str, str]:
@@ -20,23 +19,14 @@ def describe(source: Path, target: Path, hints: Hints) -> dict[str, str]:
     Weights that lie in files of their own are not copied. Raises ModelError, also for names that are not as many as the
     model's classes; then nothing is written.
     """
-    try:
-        model = onnx.load(source, load_external_data=False)
-    except (OSError, DecodeError) as error:
-        raise ModelError(f"{source}: cannot be read as ONNX: {error}") from None
-    metadata = {entry.key: entry.value for entry in model.metadata_props} | written(hints)
-    outputs = tuple(_shape(output) for output in model.graph.output)
+    model = load(source, weights=False)
+    metadata = onnxfile.metadata(model) | written(hints)
+    outputs = tuple(shape(output) for output in model.graph.output)
     check_names(Signature((), outputs, "", metadata), hints, str(source))
     helper.set_model_props(model, metadata)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(model.SerializeToString())
     return metadata
-
-
-def _shape(output: onnx.ValueInfoProto) -> Shape:
-    """Symbolic and unknown dimensions are None."""
-    sizes = (dimension.dim_value for dimension in output.type.tensor_type.shape.dim)
-    return tuple(size if size > 0 else None for size in sizes)
 
 
 def written(hints: Hints) -> dict[str, str]:

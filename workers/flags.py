@@ -14,7 +14,7 @@ from workers.engine.fake import PREFIX, Fake
 from workers.errors import ModelError
 from workers.layout import Layout
 from workers.model import Hints, Task
-from workers.options import CONFIDENCE, IOU, ModelOptions
+from workers.options import ModelOptions
 from workers.placement import Fit
 from workers.store import check_name, default_store, find
 
@@ -84,20 +84,21 @@ def model_options(word: str, flags: Flags, line: Line | None, folder: Path) -> M
         max_delay=_first(flags.max_delay, sizes.max_delay),
         device=_first(flags.device, sizes.device),
         engine_threads=_first(flags.engine_threads, sizes.engine_threads),
-        confidence=_first(flags.confidence, _first(sizes.confidence, least_confidence(line, name))),
-        iou=_first(flags.iou, _first(sizes.iou, IOU)),
+        confidence=_first(flags.confidence, sizes.confidence),
+        iou=_first(flags.iou, sizes.iou),
+        least_score=least_score(line, name),
         hints=flags.hints,
     )
 
 
-def least_confidence(line: Line | None, model: str) -> float:
-    """The least score (0 to 1) that a worker of `model` must report, so that no rule waits for what was cut here:
-    `CONFIDENCE`, or the lower `least_score` of a station where a camera's frames go to the model."""
+def least_score(line: Line | None, model: str) -> float:
+    """The least score (0 to 1) that a rule asks of `model`, at a station where a camera's frames go to it: a worker
+    must report it, so that no rule waits for what was cut here. 1 where none does."""
     if line is None:
-        return CONFIDENCE
+        return 1.0
     stations = {line.cameras[camera].station for camera, route in line.routes.items() if model in route.models}
     rules = [line.stations[station].rules for station in stations]
-    return min([CONFIDENCE, *(rule.least_score for rule in rules if rule is not None)])
+    return min([1.0, *(rule.least_score for rule in rules if rule is not None)])
 
 
 def hints(

@@ -1,102 +1,126 @@
-"""`workers import`: models of other formats into the folder of models, as ONNX that says everything about itself."""
+"""`workers import`: a model's files, as they come, into the folder of models, as ONNX that says all about itself."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import typer
 
 from workers.arguments import fail, hints_of
-from workers.engine import Signature
 from workers.errors import ModelError, WorkersError
-from workers.flags import LabelsOption, StoreOption
-from workers.model import FIT, SOURCE, Hints, Model, describe
-from workers.store import check_name, default_store, keep
+from workers.flags import (
+    FitOption,
+    LabelsOption,
+    LayoutOption,
+    MeanOption,
+    SizeOption,
+    StdOption,
+    StoreOption,
+    TaskOption,
+)
+from workers.model import Hints, Model
+from workers.settings import Settings
+from workers.store import default_store, free
 
-#: Metadata key: the sha256 of each file that a model came from (SOURCE has their names).
-HASHES: Final = "gongwei.source_sha256"
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """A model in the store; `boxes`: rows of its output."""
-
-    name: str
-    path: Path
-    model: Model
-    boxes: int
+#: The forms of a model's files, for error texts.
+_FORMS: Final = "workers import FILE.onnx, or workers import FILE.cfg FILE.weights (Darknet)"
 
 
 def bring(
-    files: Annotated[list[Path], typer.Argument(help="FILE.cfg FILE.weights, of Darknet.")],
-    name: Annotated[str, typer.Option(help="Name of the model; default: the cfg's, in small letters.")] = "",
+    files: Annotated[list[Path], typer.Argument(help="FILE.onnx, or FILE.cfg FILE.weights of Darknet.")],
+    name: Annotated[str, typer.Option(help="Name of the model; default: the file's, in small letters.")] = "",
+    task: TaskOption = None,
     labels: LabelsOption = None,
-    fit: Annotated[
-        Literal["letterbox", "stretch"] | None,
-        typer.Option(
-            help="How pictures become its input; default: stretch, or letterbox where the cfg says letter_box=1."
-        ),
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    fit: FitOption = None,
+    layout: LayoutOption = None,
+    colours: Annotated[str, typer.Option(help="rgb or bgr: the order that the input takes.")] = "rgb",
+    confidence: Annotated[
+        float | None, typer.Option(help="Least score of a detection, where a line says none.", min=0, max=1)
     ] = None,
+    iou: Annotated[
+        float | None, typer.Option(help="Overlap from which two boxes are one, where a line says none.", min=0, max=1)
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="A note of the model's licence.", show_default=False)] = None,
     store: StoreOption = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a model of that name.")] = False,
 ) -> None:
-    """Bring a Darknet model into the folder of models, where `workers start --model NAME` finds it.
+    """Bring a model into the folder of models, where `workers start --model NAME` finds it.
 
-    yolov3, yolov3-tiny, yolov4, yolov4-tiny, Yolo-Fastest, and others of the same layers. With 80 classes and no
-    --labels, they are COCO's.
+    An ONNX file (YOLOv5, YOLOv8, YOLO11, other classifiers) gets what it does not say of itself from the flags, any
+    batch where that is proved, and opset 17. A Darknet model (yolov3, yolov4, their tiny ones, Yolo-Fastest and others
+    of the same layers) becomes such a file. With 80 classes and no --labels, they are COCO's.
 
     Examples:
 
-      workers import yolov4-tiny.cfg yolov4-tiny.weights
+      workers import yolov5n.onnx --licence AGPL-3.0
+
+      workers import mobilenet.onnx --labels names.txt --mean 127.5 --std 127.5 --fit stretch
 
       workers import parts.cfg parts_best.weights --name parts --labels parts.names
     """
-    hints = hints_of(None, labels, None, None, None, fit)
+    hints = hints_of(task, labels, size, mean, std, fit, layout)
+    settings = Settings(confidence=confidence, iou=iou)
+    into = store or default_store()
     try:
-        imported = darknet(*_pair(files), name, hints, store or default_store())
-    except WorkersError as error:
+        path = free(name or _main(files).stem.lower(), into, replace=replace)
+        if len(files) == 1:
+            _onnx(files[0], path, hints, colours, settings, licence)
+        else:
+            _darknet(files, path, hints, colours, settings, licence)
+    except (WorkersError, OSError) as error:
         raise fail(str(error)) from None
-    model = imported.model
-    size = f"{model.size[0]}x{model.size[1]}"
-    typer.echo(
-        f"{imported.name}: {len(model.names)} classes, input {size}, {model.fit}, {imported.boxes} boxes, any batch"
-    )
-    typer.echo(f"wrote {imported.path} ({imported.path.stat().st_size} bytes)")
+    typer.echo(f"wrote {path} ({path.stat().st_size} bytes)")
 
 
-def darknet(cfg: Path, weights: Path, name: str, hints: Hints, store: Path) -> Imported:
-    """Import a Darknet model as `name` ("": the cfg's) into `store`. Raises ModelError; then nothing is written."""
-    from workers.zoo.darknet import Detector  # onnx takes long to import, and `workers start` needs none of it
-
-    name = check_name(name or cfg.stem.lower())
-    detector = Detector.load(cfg, weights)
-    fit = hints.fit or ("letterbox" if detector.network.letterbox else "stretch")
-    said = {"task": "detect", FIT: fit}
-    signature = Signature((None, *detector.network.input), ((None, detector.boxes, 5 + detector.classes),), "", said)
-    model = describe(signature, hints, str(cfg))
-    written = detector.model(
-        said
-        | {
-            "names": str(dict(enumerate(model.names))),
-            "imgsz": str(list(model.size)),
-            SOURCE: f"{cfg.name}, {weights.name}",
-            HASHES: f"{_sha256(cfg)}, {_sha256(weights)}",
-        }
-    )
-    return Imported(name, keep(name, written.SerializeToString(), store), model, detector.boxes)
-
-
-def _pair(files: list[Path]) -> tuple[Path, Path]:
-    """The cfg and the weights, in whichever order they were said."""
+def _main(files: list[Path]) -> Path:
+    """The file that the model is named after."""
     match sorted(files, key=lambda file: file.suffix.lower()):
+        case [one] if one.suffix.lower() == ".onnx":
+            return one
         case [cfg, weights] if cfg.suffix.lower() == ".cfg" and weights.suffix.lower() == ".weights":
-            return cfg, weights
+            return cfg
     said = " ".join(map(str, files))
-    raise ModelError(f"{said}: a Darknet model is two files: workers import FILE.cfg FILE.weights")
+    raise ModelError(f"{said}: a model is one ONNX file, or the two of a Darknet model: {_FORMS}")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _onnx(file: Path, path: Path, hints: Hints, colours: str, settings: Settings, licence: str | None) -> None:
+    from workers import exports  # onnx takes long to import, and `workers start` needs none of it
+
+    order = exports.Order(
+        path=file,
+        name=path.stem,
+        hints=hints,
+        colours=exports.colours(colours),
+        confidence=settings.confidence,
+        iou=settings.iou,
+        licence=licence,
+    )
+    exported = exports.bring(order, path.parent)
+    typer.echo(_summary(path.stem, exported.model))
+    for note in exported.notes:
+        typer.echo(f"  {note}")
+
+
+def _darknet(
+    files: list[Path], path: Path, hints: Hints, colours: str, settings: Settings, licence: str | None
+) -> None:
+    from workers import darknet  # see above
+
+    cfg, weights = sorted(files, key=lambda file: file.suffix.lower())
+    if hints != Hints(names=hints.names, fit=hints.fit) or hints.fit == "crop" or colours != "rgb":
+        raise ModelError(
+            f"{cfg}: its cfg and Darknet itself say task, size, scaling, layout and colours; only --labels,"
+            " --fit letterbox or --fit stretch, --confidence, --iou, --licence are left to say"
+        )
+    extra = settings.written() | ({"license": licence} if licence else {})
+    imported = darknet.bring(cfg, weights, path.stem, hints, path.parent, extra)
+    typer.echo(f"{_summary(path.stem, imported.model)}, {imported.boxes} boxes, any batch")
+
+
+def _summary(name: str, model: Model) -> str:
+    size = "x".join(map(str, model.size))
+    return f"{name}: {len(model.names)} classes, input {size}, {model.fit}"

@@ -8,6 +8,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from broker import log
+from broker.metrics import CATALOGUE, Samplers
 from workers.errors import WorkersError
 
 #: Bounds of the stage histogram in seconds: from a letterbox to a large model on a CPU.
@@ -21,6 +23,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.registry.register(Samplers(log.samples, CATALOGUE))
         self.frames = Counter(
             "gongwei_worker_frames_total",
             "Jobs answered, by terminal status.",

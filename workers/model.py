@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 
 from workers import coco, layout
@@ -16,8 +16,10 @@ from workers.engine import Signature
 from workers.errors import ModelError
 from workers.layout import Layout
 from workers.placement import Fit, Scaling
+from workers.settings import Settings, settings
 
 Task: TypeAlias = Literal["detect", "segment", "classify"]
+Precision: TypeAlias = Literal["fp16", "int8"]
 
 #: Metadata keys of our own, beside Ultralytics' `task`, `names` and `imgsz`; `workers describe` writes them.
 MEAN: Final = "gongwei.mean"
@@ -27,6 +29,10 @@ FIT: Final = "gongwei.fit"
 WEIGHTS: Final = "gongwei.weights"
 RANDOM: Final = "random"
 SOURCE: Final = "gongwei.source"
+#: The sha256 of each file that a model came from (SOURCE has their names).
+SOURCE_SHA256: Final = "gongwei.source_sha256"
+#: `fp16` or `int8` where the graph was made so here.
+PRECISION: Final = "gongwei.precision"
 #: Longest `names` that is read from a file's metadata, in characters.
 NAMES_LIMIT: Final = 1 << 20
 #: Longest side of an input that is believed where only the metadata says it, in pixels.
@@ -49,7 +55,8 @@ class Hints:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model as the worker uses it. `size`: (height, width) of its input; `batch`: its fixed batch, None: any;
-    `random`: its weights are, so that what it answers is no answer."""
+    `random`: its weights are, so that what it answers is no answer; `precision`: None where its file does not say;
+    `settings`: how the file wants to be used."""
 
     task: Task
     layout: Layout
@@ -59,6 +66,8 @@ class Model:
     scaling: Scaling
     fit: Fit
     random: bool = False
+    settings: Settings = field(default_factory=Settings)
+    precision: Precision | None = None
 
 
 def describe(signature: Signature, hints: Hints, where: str) -> Model:
@@ -77,6 +86,8 @@ def describe(signature: Signature, hints: Hints, where: str) -> Model:
         scaling=scaling,
         fit=fit,
         random=_random(signature.metadata, where),
+        settings=settings(signature.metadata, where),
+        precision=_precision(signature.metadata, where),
     )
 
 
@@ -186,7 +197,7 @@ def _scaling(task: Task, metadata: Mapping[str, str], hints: Hints, where: str) 
         raise ModelError(
             f"{where}: a classifier whose scaling is unknown; say how grey levels 0..255 become its input with"
             " --mean, --std and --fit, as in --mean 127.5 --std 127.5 --fit stretch, or --mean 123.675,116.28,103.53"
-            " --std 58.395,57.12,57.375 --fit crop (ImageNet); `workers describe` writes it into the file"
+            " --std 58.395,57.12,57.375 --fit crop (ImageNet); `workers import` writes it into the file"
         )
     default = Scaling()
     scaling = Scaling(_three(mean or default.mean, where), _three(std or default.std, where))
@@ -208,6 +219,16 @@ def _random(metadata: Mapping[str, str], where: str) -> bool:
     if said not in (None, RANDOM):
         raise ModelError(f"{where}: its metadata says {WEIGHTS} {said[:80]!r}; known: {RANDOM}; make the file again")
     return said == RANDOM
+
+
+def _precision(metadata: Mapping[str, str], where: str) -> Precision | None:
+    said = metadata.get(PRECISION)
+    known: tuple[Precision, ...] = get_args(Precision)
+    if said is not None and said not in known:
+        raise ModelError(
+            f"{where}: its metadata says {PRECISION} {said[:80]!r}; known: {', '.join(known)}; make it again"
+        )
+    return next((one for one in known if one == said), None)
 
 
 def _numbers(metadata: Mapping[str, str], key: str, where: str) -> tuple[float, ...] | None:

@@ -20,6 +20,8 @@ class ModelOptions:
 
     `threads`: sessions, each with its own engine. `max_batch`: jobs in one call at most; `max_delay`: how long a job
     may wait for others to fill it. `engine_threads`: threads inside one call, 0: the cores divided among the sessions.
+    `confidence`, `iou`: None where nobody says; then the file's, or `CONFIDENCE` and `IOU`, and a confidence no greater
+    than `least_score`, the least that a rule asks for.
     """
 
     name: str
@@ -29,6 +31,7 @@ class ModelOptions:
     max_delay: float = 0.0
     device: str = "cpu"
     engine_threads: int = 0
-    confidence: float = CONFIDENCE
-    iou: float = IOU
+    confidence: float | None = None
+    iou: float | None = None
+    least_score: float = 1.0
     hints: Hints = field(default_factory=Hints)

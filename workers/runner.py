@@ -15,7 +15,7 @@ from workers.engine.fake import FakeEngine
 from workers.engine.onnx import OnnxEngine
 from workers.image import Picture
 from workers.model import Model, describe
-from workers.options import ModelOptions
+from workers.options import CONFIDENCE, IOU, ModelOptions
 from workers.placement import Array, Placement, fill, place
 
 #: Calls before the first job; the first ones are slower than any later one.
@@ -29,8 +29,10 @@ class Runner:
         self.engine = engine
         self.model = model
         self.options = options
-        #: Pictures in one call at most: what was asked for, or less where the file fixes it.
-        self.max_batch = options.max_batch if model.batch is None else min(options.max_batch, model.batch)
+        limits = [options.max_batch, model.batch, model.settings.max_batch]
+        #: Pictures in one call at most: what was asked for, or less where the file fixes or limits it.
+        self.max_batch = min(limit for limit in limits if limit is not None)
+        self.confidence, self.iou = _thresholds(model, options)
         #: Whether a classifier ends in its own softmax; seen at warm-up.
         self.probabilities = False
         self._table = model.scaling.table()
@@ -57,6 +59,12 @@ class Runner:
         if self.model.task == "classify":
             self.probabilities = all(are_probabilities(row) for row in rows)
         return slowest
+
+    def advice(self) -> str:
+        """What a person should know who runs this model here; "" where there is nothing."""
+        if self.model.precision is None or self.options.device != "cpu":
+            return ""
+        return f"{self.model.precision} is slower than fp32 on a CPU, or no faster; run the model that it was made from"
 
     def place(self, picture: Picture) -> Placement:
         height, width = picture.shape[:2]
@@ -109,8 +117,7 @@ class Runner:
         ]
 
     def _found(self, output: Array) -> yolo.Detections:
-        model, options = self.model, self.options
-        return yolo.detect(output, len(model.names), options.confidence, options.iou, model.layout)
+        return yolo.detect(output, len(self.model.names), self.confidence, self.iou, self.model.layout)
 
     def _entry(self, found: yolo.Detections, index: int, box: list[float]) -> dict[str, Any]:
         number = int(found.classes[index])
@@ -122,6 +129,15 @@ class Runner:
             "box": [round(edge, 2) for edge in box],
             "area": round((x2 - x1) * (y2 - y1), 1),
         }
+
+
+def _thresholds(model: Model, options: ModelOptions) -> tuple[float, float]:
+    """Least score, and overlap of two boxes of one object: what a person says, else the file, else the usual."""
+    said = model.settings
+    confidence = CONFIDENCE if said.confidence is None else said.confidence
+    iou = IOU if said.iou is None else said.iou
+    confidence = min(confidence, options.least_score) if options.confidence is None else options.confidence
+    return confidence, iou if options.iou is None else options.iou
 
 
 def _outline(coefficients: Array, prototypes: Array, box: Array, placement: Placement) -> dict[str, Any]:

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Final
 
 from workers.errors import ModelError
+from workers.settings import CONFIDENCE_KEY
 
 #: Detector, segmenter and classifier of the synthetic camera's parts.
 NAMES: Final = ("demo-det", "demo-seg", "demo-cls")
 #: Classes of theirs that make a part NG.
 NG: Final = ("scratch", "dent", "hole", "missing", "bad")
-#: Metadata: the least score at which a detection of this model should make a part NG.
-CONFIDENCE: Final = "gongwei.confidence"
 FOLDER: Final = Path(__file__).parent / "models"
 
 
@@ -29,7 +28,7 @@ def confidence(file: Path, otherwise: float = 0.25) -> float:
 
     try:
         model = onnx.load(file, load_external_data=False)
-        said = {entry.key: entry.value for entry in model.metadata_props}.get(CONFIDENCE)
+        said = {entry.key: entry.value for entry in model.metadata_props}.get(CONFIDENCE_KEY)
         return otherwise if said is None else float(said)
     except (OSError, DecodeError, ValueError) as error:
-        raise ModelError(f"{file}: its {CONFIDENCE} cannot be read: {error}") from None
+        raise ModelError(f"{file}: its {CONFIDENCE_KEY} cannot be read: {error}") from None

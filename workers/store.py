@@ -39,14 +39,27 @@ def find(name: str, *, written: Path | None, store: Path) -> Path:
     if found is None:
         looked = ", ".join(map(str, places))
         raise ModelError(
-            f"model {name}: no file; looked for {looked}."
-            f" Copy its ONNX file to one of these, or say --model {name}=FILE.onnx, or set models.{name}.file in the"
-            " line file. From YOLOv5 weights: python export.py --weights FILE.pt --include onnx --dynamic;"
-            " of YOLOv8 or 11: yolo export model=FILE.pt format=onnx dynamic=True;"
-            f" from Darknet: workers import FILE.cfg FILE.weights --name {name};"
-            " without any: workers zoo says what can be built with random weights"
+            f"model {name}: no file; looked for {looked}. Bring it: {_ways(name)}."
+            f" A file that stays where it is: --model {name}=FILE.onnx, or models.{name}.file in the line file."
+            f" What is there: workers models{'' if store == default_store() else f' --store {store}'}"
         )
     return found
+
+
+def names_in(store: Path) -> list[str]:
+    """The models of the store, sorted; files whose names are none are left out. A store that is not there has none."""
+    stems = (path.name.removesuffix(".onnx") for path in store.glob("*.onnx"))
+    return sorted(stem for stem in stems if NAME.fullmatch(stem))
+
+
+def free(name: str, store: Path, *, replace: bool) -> Path:
+    """The file that model `name` is to have. Raises ModelError where there is one that may not be replaced."""
+    path = store / f"{check_name(name)}.onnx"
+    if path.exists() and not replace:
+        raise ModelError(
+            f"{path} is there already: --replace writes over it, --name another name's, --store DIR another folder's"
+        )
+    return path
 
 
 def keep(name: str, model: bytes, store: Path) -> Path:
@@ -62,6 +75,23 @@ def keep(name: str, model: bytes, store: Path) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def _ways(name: str) -> str:
+    """How a model of this name comes into the store; all ways, where the name does not tell which."""
+    brought = f"workers import FILE.onnx --name {name}"
+    yolov5 = f"python export.py --weights FILE.pt --include onnx --dynamic (YOLOv5, elsewhere), then {brought}"
+    yolov8 = f"yolo export model=FILE.pt format=onnx dynamic=True (YOLOv8 or 11, elsewhere), then {brought}"
+    darknet = f"workers import FILE.cfg FILE.weights --name {name} (Darknet)"
+    zoo = "workers zoo {} --weights random (for trials; what it finds means nothing)"
+    if re.match(r"yolov[34]|yolo-fastest", name):
+        return darknet
+    if re.fullmatch(r"yolov5[nsmlx](-seg|-cls)?", name):
+        return f"{yolov5}; or {zoo.format(name)}"
+    if re.match(r"yolov8|yolov?1\d", name):
+        return yolov8
+    other = f'torch.onnx.export(model, example, "FILE.onnx") (other PyTorch models, elsewhere), then {brought}'
+    return "; ".join([brought, yolov5, yolov8, other, darknet, zoo.format("NAME")])
 
 
 def _places(name: str, written: Path | None, store: Path) -> Iterator[Path]:

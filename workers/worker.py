@@ -29,8 +29,9 @@ DRAIN_TIMEOUT: Final = 5.0
 class Worker:
     """The life of the process. `run` blocks in the thread that calls it; `stop` may be called from any other.
 
-    `context`: None makes one of its own; inproc lines share one. `watchdog`: end the process when a model thread hangs;
-    only for a process of its own. `patience`: seconds without a broker after which the log says so.
+    `context`: None makes one of its own; inproc lines share one; a ZAP handler in it has no say over the worker, which
+    binds nothing outside the process. `watchdog`: end the process when a model thread hangs; only for a process of its
+    own. `patience`: seconds without a broker after which the log says so.
     `credentials`: for a broker that asks for keys.
     """
 
@@ -117,19 +118,31 @@ class Worker:
             classes=len(model.names),
             input="x".join(map(str, model.size)),
             max_batch=runner.max_batch,
+            precision=model.precision or "as exported",
             engine=runner.engine.name,
             warm_up_ms=round(1000 * seconds, 1),
         )
         if model.random:
             logger.warning("its weights are random: no verdict that rests on it is ok", session=label)
-        if runner.max_batch < options.max_batch:
-            logger.warning(
-                "the file has a fixed batch, so max_batch is lower than asked for; export it with a dynamic one",
-                session=label,
-                asked=options.max_batch,
-                max_batch=runner.max_batch,
-            )
+        if advice := runner.advice():
+            logger.warning(advice, session=label)
+        _tell_limit(runner, label)
         return Session(runner, self.metrics, label, seconds, self._credentials)
+
+
+def _tell_limit(runner: Runner, label: str) -> None:
+    """Say why calls are smaller than they could be."""
+    said, asked = runner.model.settings, runner.options.max_batch
+    if said.max_batch is not None and said.max_batch <= runner.max_batch:
+        told = logger.info if asked <= runner.max_batch else logger.warning
+        told("its file limits the batch", session=label, asked=asked, max_batch=runner.max_batch, reason=said.reason)
+    elif runner.max_batch < asked:
+        logger.warning(
+            "the file has a fixed batch, so max_batch is lower than asked for; workers import FILE.onnx frees it",
+            session=label,
+            asked=asked,
+            max_batch=runner.max_batch,
+        )
 
 
 def cores() -> int:

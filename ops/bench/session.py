@@ -73,7 +73,7 @@ class LeanWorker(Struct, frozen=True, kw_only=True, tag=True):
             curve.call(control, self.backend, self.credentials)
             control.connect(self.backend)
             sessions = [
-                _Session(self, model, control, stack.enter_context(context.socket(zmq.PULL)), Slot.RECEIVED + number)
+                stack.enter_context(_Session(self, model, control, context, Slot.RECEIVED + number))
                 for number, model in enumerate(self.models)
             ]
             _Loop(self, control, sessions, board).run()
@@ -83,18 +83,39 @@ class _Session:
     """One session: its PULL, and how far it is in its jobs."""
 
     def __init__(
-        self, worker: LeanWorker, model: str, control: zmq.Socket[bytes], data: zmq.Socket[bytes], slot: int
+        self,
+        worker: LeanWorker,
+        model: str,
+        control: zmq.Socket[bytes],
+        context: zmq.Context[zmq.Socket[bytes]],
+        slot: int,
     ) -> None:
-        self.session = secrets.token_hex(6)
-        self.data = data
         self._worker = worker
         self._model = model
         self._control = control
+        self._context = context
         self._slot = slot
         self._copy = worker.size < COPY_THRESHOLD
+
+    def __enter__(self) -> _Session:
+        self._begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.data.close()
+
+    def _begin(self) -> None:
+        self.session = secrets.token_hex(6)
+        self.data = self._context.socket(zmq.PULL)
         self._connected = False
         self.done = 0
         self.last = 0
+
+    def renew(self) -> None:
+        """The broker has given this session up, because this process was too slow, say: begin another one."""
+        self.data.close()
+        self._begin()
+        self.register()
 
     @property
     def grant(self) -> int:
@@ -161,28 +182,34 @@ class _Loop:
         self._beat_due = 0.0
 
     def run(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._control, zmq.POLLIN)
         for session in self._sessions.values():
-            poller.register(session.data, zmq.POLLIN)
             session.register()
+        poller = self._poller()
         while not self._board.stopped:
             readable = dict(poller.poll(50))
-            if self._control in readable:
-                self._listen()
             for session in self._sessions.values():
                 if session.data in readable:
                     session.answer(self._board)
+            if self._control in readable and self._listen():
+                poller = self._poller()
             self._beat(time.monotonic())
         self._control.linger = 200
         self._control.send_multipart(encode(Drain(worker=self._worker.name, sessions=list(self._sessions))))
 
-    def _listen(self) -> None:
+    def _poller(self) -> zmq.Poller:
+        poller = zmq.Poller()
+        for socket in (self._control, *(session.data for session in self._sessions.values())):
+            poller.register(socket, zmq.POLLIN)
+        return poller
+
+    def _listen(self) -> bool:
+        """Take what the broker says; True: a session is another one."""
+        renewed = False
         while True:
             try:
                 message = decode_message(self._control.recv_multipart(zmq.NOBLOCK))
             except zmq.Again:
-                return
+                return renewed
             session = self._sessions.get(message.session)
             if session is None:
                 continue
@@ -191,6 +218,9 @@ class _Loop:
                     session.connect(message)
                 case Void():
                     self._board.counts[Slot.VOIDED] += 1
+                    session.renew()
+                    self._sessions = {one.session: one for one in self._sessions.values()}
+                    renewed = True
 
     def _beat(self, now: float) -> None:
         if now >= self._beat_due:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -91,8 +92,17 @@ def chaos(
         deadline=deadline,
         retain=retain,
     )
+    _sweep()
     with _folder(keep) as folder:
         raise typer.Exit(_run(settings, folder, report, verbose))
+
+
+def _sweep() -> None:
+    """Runs that were killed leave things behind."""
+    from ops.chaos.remains import sweep
+
+    for what in sweep():
+        typer.echo(f"of a run that was killed: {what} is taken away", err=True)
 
 
 def _run(settings: Settings, folder: Path, report: Path | None, verbose: bool) -> int:
@@ -141,8 +151,11 @@ def _unwound() -> Iterator[None]:
 @contextlib.contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
     """Where the run's files lie; only the user's own folder outlives it."""
+    from ops.chaos.remains import FOLDER
+
     if keep is None:
-        with tempfile.TemporaryDirectory(prefix="gongwei-chaos-", ignore_cleanup_errors=True) as name:
+        prefix = f"{FOLDER}{os.getpid()}-"
+        with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
             yield Path(name)
         return
     keep.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from ops.chaos.remains import MOUNT
+
 _BLOCK: Final = 1 << 20
 _COMMAND_SECONDS: Final = 10.0
 
@@ -35,7 +37,7 @@ class Disk:
     def __enter__(self) -> Disk:
         """Raises OSError when the system refuses."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        _run("mount", "-t", "tmpfs", "-o", f"size={self._size}", "gongwei-chaos", str(self.folder))
+        _run("mount", "-t", "tmpfs", "-o", f"size={self._size}", f"{MOUNT}{os.getpid()}", str(self.folder))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -10,12 +10,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from ops.chaos.cable import SOUND, Condition, Fates, Order, Way, combined
+from ops.chaos.remains import NAMESPACE
 from ops.chaos.schedule import Fault, Kind
 from ops.process import own_group
 
@@ -41,13 +43,9 @@ class Network:
     def __init__(self, seed: int) -> None:
         """Which packets are lost follows from `seed`, and from the packets."""
         tag = secrets.token_hex(3)
-        number = int(tag, 16)
-        # 100.64.0.0/10 is for carriers' own networks: no plant has it, and two runs hardly meet in it.
-        subnet = f"100.{64 + number % 64}.{number // 64 % 256}"
-        self.here = f"{subnet}.1"
-        self.there = f"{subnet}.2"
+        self.here, self.there = addresses(int(tag, 16))
         self.fates: Fates = {}
-        self._name = f"gongwei-{tag}"
+        self._name = f"{NAMESPACE}{os.getpid()}-{tag}"
         self._near, self._far = f"gw{tag}a", f"gw{tag}b"
         self._seed = seed
         self._bad: list[Fault] = []
@@ -136,6 +134,13 @@ class Network:
         _run(*prefix, "ip", "address", "add", f"{address}/30", "dev", interface)
         size = ("mtu", str(_MTU), "txqueuelen", str(_WAITING))
         _run(*prefix, "ip", "link", "set", interface, *size, "up")
+
+
+def addresses(number: int) -> tuple[str, str]:
+    """The two ends of a cable, by any number: the hosts of one of the 32,768 subnets /30 of 198.18.0.0/15, which is
+    for measuring networks (RFC 2544). No plant has it, two runs hardly meet in it, and no VPN claims it."""
+    block = int(IPv4Address("198.18.0.0")) + 4 * (number % 32768)
+    return str(IPv4Address(block + 1)), str(IPv4Address(block + 2))
 
 
 def condition(faults: list[Fault], way: Way) -> Condition:

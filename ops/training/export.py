@@ -12,8 +12,8 @@ from torch import Tensor
 from ops.training.recipe import Recipe
 from ops.training.stock import Stock
 from ops.training.student import Learner, seen
-from workers import shipped
 from workers.model import FIT
+from workers.settings import CONFIDENCE_KEY
 from workers.zoo.yolov5 import ANCHORS
 
 #: Share of the sound parts of the training world that a model may call bad.
@@ -60,7 +60,7 @@ def export(learner: Learner, recipe: Recipe, highest: Tensor, bad: Tensor, folde
         "description": "demo model of Gongwei for the parts of its synthetic camera; good for nothing else",
         "license": "Apache-2.0",
         FIT: "letterbox",
-        shipped.CONFIDENCE: f"{min(max(confidence, _LEAST), _MOST):.3f}",
+        CONFIDENCE_KEY: f"{min(max(confidence, _LEAST), _MOST):.3f}",
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{recipe.name}.onnx"

@@ -12,6 +12,7 @@ import onnxruntime
 
 from workers.engine import Array, Shape, Signature
 from workers.errors import EngineError
+from workers.model import PRECISION
 
 #: Name of a device on the command line -> onnxruntime's provider.
 PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -111,7 +112,8 @@ def _signature(session: Any, path: Path, digest: str) -> Signature:
         found = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
         raise EngineError(f"{path}: needs one float input [batch, 3, height, width], has {found}; export it like that")
     outputs = tuple(_shape(output.shape) for output in session.get_outputs())
-    return Signature(_shape(inputs[0].shape), outputs, digest, session.get_modelmeta().custom_metadata_map)
+    said = {PRECISION: "fp16"} if inputs[0].type == "tensor(float16)" else {}
+    return Signature(_shape(inputs[0].shape), outputs, digest, said | session.get_modelmeta().custom_metadata_map)
 
 
 def _shape(dimensions: list[Any]) -> Shape:

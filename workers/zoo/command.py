@@ -13,7 +13,7 @@ from rich.table import Table
 from workers.arguments import fail
 from workers.errors import ModelError, WorkersError
 from workers.flags import LabelsOption, StoreOption, hints
-from workers.store import default_store, keep
+from workers.store import default_store, free, keep
 
 if TYPE_CHECKING:
     from workers.zoo.catalogue import Architecture
@@ -114,9 +114,7 @@ def _make(
     kind = find(name)
     if not weights:
         raise ModelError("say what its weights are: --weights random, or --weights FILE.onnx or FILE.safetensors")
-    target = store / f"{kind.name}.onnx"
-    if target.exists() and not replace:
-        raise ModelError(f"{target} is there already: --replace writes over it, --store DIR another folder's")
+    target = free(kind.name, store, replace=replace)
     said = hints(task=None, labels=labels, size=size, mean=None, std=None, fit=None)
     source = None if weights == RANDOM else Path(weights)
     model = make(Order(kind=kind, weights=source, size=said.size, classes=classes, seed=seed, names=said.names))

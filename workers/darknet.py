@@ -1,0 +1,44 @@
+"""A Darknet model (cfg and weights) into the folder of models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers.engine import Signature
+from workers.model import FIT, SOURCE, SOURCE_SHA256, Hints, Model, describe
+from workers.onnxfile import content, sha256
+from workers.store import keep
+from workers.zoo.darknet import Detector
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A model in the store; `boxes`: rows of its output."""
+
+    name: str
+    path: Path
+    model: Model
+    boxes: int
+
+
+def bring(
+    cfg: Path, weights: Path, name: str, hints: Hints, store: Path, extra: dict[str, str] | None = None
+) -> Imported:
+    """Import a Darknet model as `name` into `store`; `extra`: more metadata. Raises ModelError; then nothing is
+    written."""
+    detector = Detector.load(cfg, weights)
+    fit = hints.fit or ("letterbox" if detector.network.letterbox else "stretch")
+    said = {"task": "detect", FIT: fit} | (extra or {})
+    signature = Signature((None, *detector.network.input), ((None, detector.boxes, 5 + detector.classes),), "", said)
+    model = describe(signature, hints, str(cfg))
+    written = detector.model(
+        said
+        | {
+            "names": str(dict(enumerate(model.names))),
+            "imgsz": str(list(model.size)),
+            SOURCE: f"{cfg.name}, {weights.name}",
+            SOURCE_SHA256: f"{sha256(cfg)}, {sha256(weights)}",
+        }
+    )
+    return Imported(name, keep(name, content(written, str(cfg)), store), model, detector.boxes)

@@ -1,0 +1,106 @@
+"""One model into another precision: `convert` is what every command that writes into the store calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+from onnx import TensorProto, helper, version_converter
+
+from workers.engine import Shape, Signature
+from workers.errors import ModelError
+from workers.model import PRECISION, Hints, Precision, describe
+from workers.precision.calibration import inputs, pictures, ranges
+from workers.precision.fp16 import halve
+from workers.precision.int8 import quantise, quantised
+
+#: Operators' version from which on DequantizeLinear has a scale per channel, and what is made of an older one.
+_LEAST: Final = 13
+_OPSET: Final = 17
+_KINDS: Final = {TensorProto.FLOAT16: "fp16", TensorProto.INT8: "int8", TensorProto.UINT8: "int8"}
+
+
+def convert(model: onnx.ModelProto, precision: Precision, calibration: Path | None) -> onnx.ModelProto:
+    """A copy of an fp32 model in `precision`; `calibration`: the folder of pictures that int8 needs.
+
+    Its inputs and outputs are the same, and stay fp32. Raises ModelError for a model that is of another precision
+    already or has branches, and for a folder that is missing or not needed.
+    """
+    if (precision == "int8") != (calibration is not None):
+        wants = "needs --calibration FOLDER: pictures as the line makes them" if precision == "int8" else "takes none"
+        raise ModelError(f"--precision {precision} {wants}")
+    copy = _prepared(model)
+    if precision == "fp16":
+        halve(copy.graph, _types(copy))
+    else:
+        assert calibration is not None
+        _quantise(copy, calibration)
+    del copy.graph.value_info[:]
+    metadata = {entry.key: entry.value for entry in model.metadata_props} | {PRECISION: precision}
+    helper.set_model_props(copy, metadata)
+    onnx.checker.check_model(copy, full_check=True)
+    return copy
+
+
+def signature(model: onnx.ModelProto) -> Signature:
+    """What an engine would say of the file, without loading it there."""
+    constants = {one.name for one in model.graph.initializer}
+    taken = [_shape(one) for one in model.graph.input if one.name not in constants]
+    if len(taken) != 1 or len(taken[0]) != 4:
+        raise ModelError(f"needs one input [batch, 3, height, width], has {taken}")
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    return Signature(taken[0], tuple(_shape(one) for one in model.graph.output), "", metadata)
+
+
+def _quantise(model: onnx.ModelProto, folder: Path) -> None:
+    looked = describe(signature(model), Hints(), "the model")
+    files = pictures(folder)
+    names = sorted({node.input[0] for node in quantised(model.graph)})
+    quantise(model.graph, ranges(model, names, lambda: inputs(files, looked)))
+
+
+def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with operators of today, constants as initializers, and no branches."""
+    found = {_KINDS[one.data_type] for one in model.graph.initializer if one.data_type in _KINDS}
+    found |= {"int8" for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
+    if found:
+        raise ModelError(f"is of {' and '.join(sorted(found))} already: take the fp32 model that it was made from")
+    if any(attribute.HasField("g") or attribute.graphs for node in model.graph.node for attribute in node.attribute):
+        raise ModelError("has branches (If, Loop, Scan): export it without")
+    opset = max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=0)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(version_converter.convert_version(model, _OPSET) if opset < _LEAST else model)
+    _gather(copy.graph)
+    return copy
+
+
+def _gather(graph: Any) -> None:
+    """Constant nodes as initializers, which are no inputs."""
+    nodes = []
+    for node in graph.node:
+        tensors = [one.t for one in node.attribute if one.name == "value"] if node.op_type == "Constant" else []
+        if not tensors:
+            nodes.append(node)
+            continue
+        graph.initializer.append(tensors[0])
+        graph.initializer[-1].name = node.output[0]
+    constants = {one.name for one in graph.initializer}
+    kept = [one for one in graph.input if one.name not in constants]
+    del graph.node[:], graph.input[:]
+    graph.node.extend(nodes)
+    graph.input.extend(kept)
+
+
+def _types(model: onnx.ModelProto) -> dict[str, int]:
+    """The element type of every value."""
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    values = [*graph.value_info, *graph.input, *graph.output]
+    types = {one.name: int(one.type.tensor_type.elem_type) for one in values}
+    return types | {one.name: int(one.data_type) for one in graph.initializer}
+
+
+def _shape(value: onnx.ValueInfoProto) -> Shape:
+    """Symbolic and unknown dimensions are None."""
+    sizes = (dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
+    return tuple(size if size > 0 else None for size in sizes)
