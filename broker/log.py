@@ -5,6 +5,7 @@ A process calls `configure` once, at its start; a module says `logger = log.get(
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import sys
@@ -25,6 +26,8 @@ def configure(*, json: bool = False, level: str = "info", process: str = "") -> 
     if level not in LEVELS:
         raise ValueError(f"log level {level!r} is unknown: use one of {', '.join(LEVELS)}")
     as_json = json or os.environ.get("GONGWEI_LOG", "") == "json"
+    atexit.unregister(_let_go)
+    atexit.register(_let_go)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -121,6 +124,15 @@ class _StderrLogger:
             get(__name__).warning("log lines could not be written", lost=missing)
 
     debug = info = warning = error = critical = msg
+
+
+def _let_go() -> None:
+    """At the end: what cannot be written now will never be. Python would end with code 120 for it, as if it failed."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.stderr = None
 
 
 def _stderr_logger(*_: Any) -> Any:

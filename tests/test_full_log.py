@@ -43,8 +43,10 @@ def described(tmp_path: Path) -> Path:
 @contextmanager
 def started(*command: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process of ours with a log on a full disk; it must end in order when it is asked to."""
+    # Buffered, as it is where nobody asks for otherwise: what could not be written waits until the end.
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with FULL.open("wb") as full:
-        process = subprocess.Popen([sys.executable, "-m", *command], stderr=full, env={**os.environ, "NO_COLOR": "1"})
+        process = subprocess.Popen([sys.executable, "-m", *command], stderr=full, env={**plain, "NO_COLOR": "1"})
     try:
         yield process
         assert process.poll() is None, "it has ended by itself"
