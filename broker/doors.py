@@ -12,7 +12,7 @@ from typing import Any, Final
 import zmq
 
 from broker import curve
-from broker.gate import Gate
+from broker.gate import Gate, guarded
 from broker.line import Line
 from broker.roster import Session
 from broker.security import session_door
@@ -96,10 +96,7 @@ class Doors:
             socket.sndhwm = COPIES_HWM
         if door == "frontend":
             socket.rcvhwm = FRONTEND_HWM
-        if self._gate is not None:
-            self._gate.door(socket, endpoint, door)
-        else:
-            curve.plain(socket, endpoint)
+        guarded(self._gate, socket, endpoint, door)
         try:
             if ipc_in_use(endpoint):
                 raise zmq.ZMQError(zmq.EADDRINUSE)

@@ -29,6 +29,14 @@ class GateError(Exception):
     """The thread that answers has ended: nobody comes in any more."""
 
 
+def guarded(gate: Gate | None, socket: Socket, endpoint: str, domain: str) -> None:
+    """Before `socket` binds `endpoint`: a door of `gate`, or, on a line without keys, one that asks for none."""
+    if gate is not None:
+        gate.door(socket, endpoint, domain)
+    else:
+        curve.plain(socket, endpoint)
+
+
 class Gate:
     """Open it before the first door binds, close it after the last one. A context has one gate at most.
 

@@ -10,7 +10,7 @@ import zmq
 
 from broker import curve, wire
 from broker.curve import Credentials
-from broker.gate import Gate
+from broker.gate import Gate, guarded
 from broker.redial import keep_trying
 from broker.turn import Counts
 from broker.wire import Message, Since, WireError
@@ -176,10 +176,7 @@ class JoinDoors:
 
     def _bind(self, socket: zmq.Socket[bytes], endpoint: str, door: str) -> None:
         socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
-        if self._gate is not None:
-            self._gate.door(socket, endpoint, door)
-        else:
-            curve.plain(socket, endpoint)
+        guarded(self._gate, socket, endpoint, door)
         socket.bind(endpoint)
 
     def _connect(self) -> None:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from broker import curve, log, wire
 from broker.curve import Credentials
-from broker.gate import Gate
+from broker.gate import Gate, guarded
 from broker.inquiry import Inquiry
 from broker.missed import Missed
 from broker.recorder import Counts, Recorder
@@ -121,10 +121,7 @@ class RecorderServer:
         self._pictures.setsockopt(zmq.SNDHWM, 16)
         self._pictures.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)
         self._pictures.setsockopt(zmq.HANDSHAKE_IVL, 2000)
-        if self._gate is not None:
-            self._gate.door(self._pictures, pictures, "pictures")
-        else:
-            curve.plain(self._pictures, pictures)
+        guarded(self._gate, self._pictures, pictures, "pictures")
         self._pictures.bind(pictures)
         self._copies = stack.enter_context(context.socket(zmq.PULL))
         self._copies.setsockopt(zmq.RCVHWM, COPIES_WAITING)

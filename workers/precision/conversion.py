@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import onnx
 from onnx import TensorProto, helper, version_converter
 
-from workers.engine import Shape, Signature
 from workers.errors import ModelError
 from workers.model import PRECISION, Hints, Precision, describe
+from workers.onnxfile import data_inputs, metadata, signature
 from workers.precision.calibration import inputs, pictures, ranges
 from workers.precision.fp16 import halve
 from workers.precision.int8 import quantise, quantised
+from workers.upgrade import opset
 
 #: Operators' version from which on DequantizeLinear has a scale per channel, and what is made of an older one.
 _LEAST: Final = 13
@@ -37,20 +38,9 @@ def convert(model: onnx.ModelProto, precision: Precision, calibration: Path | No
         assert calibration is not None
         _quantise(copy, calibration)
     del copy.graph.value_info[:]
-    metadata = {entry.key: entry.value for entry in model.metadata_props} | {PRECISION: precision}
-    helper.set_model_props(copy, metadata)
+    helper.set_model_props(copy, metadata(model) | {PRECISION: precision})
     onnx.checker.check_model(copy, full_check=True)
     return copy
-
-
-def signature(model: onnx.ModelProto) -> Signature:
-    """What an engine would say of the file, without loading it there."""
-    constants = {one.name for one in model.graph.initializer}
-    taken = [_shape(one) for one in model.graph.input if one.name not in constants]
-    if len(taken) != 1 or len(taken[0]) != 4:
-        raise ModelError(f"needs one input [batch, 3, height, width], has {taken}")
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return Signature(taken[0], tuple(_shape(one) for one in model.graph.output), "", metadata)
 
 
 def _quantise(model: onnx.ModelProto, folder: Path) -> None:
@@ -68,15 +58,15 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
         raise ModelError(f"is of {' and '.join(sorted(found))} already: take the fp32 model that it was made from")
     if any(attribute.HasField("g") or attribute.graphs for node in model.graph.node for attribute in node.attribute):
         raise ModelError("has branches (If, Loop, Scan): export it without")
-    opset = max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=0)
     copy = onnx.ModelProto()
-    copy.CopyFrom(version_converter.convert_version(model, _OPSET) if opset < _LEAST else model)
-    _gather(copy.graph)
+    copy.CopyFrom(version_converter.convert_version(model, _OPSET) if opset(model) < _LEAST else model)
+    _gather(copy)
     return copy
 
 
-def _gather(graph: Any) -> None:
+def _gather(model: onnx.ModelProto) -> None:
     """Constant nodes as initializers, which are no inputs."""
+    graph = model.graph
     nodes = []
     for node in graph.node:
         tensors = [one.t for one in node.attribute if one.name == "value"] if node.op_type == "Constant" else []
@@ -85,8 +75,7 @@ def _gather(graph: Any) -> None:
             continue
         graph.initializer.append(tensors[0])
         graph.initializer[-1].name = node.output[0]
-    constants = {one.name for one in graph.initializer}
-    kept = [one for one in graph.input if one.name not in constants]
+    kept = data_inputs(model)
     del graph.node[:], graph.input[:]
     graph.node.extend(nodes)
     graph.input.extend(kept)
@@ -98,9 +87,3 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
     values = [*graph.value_info, *graph.input, *graph.output]
     types = {one.name: int(one.type.tensor_type.elem_type) for one in values}
     return types | {one.name: int(one.data_type) for one in graph.initializer}
-
-
-def _shape(value: onnx.ValueInfoProto) -> Shape:
-    """Symbolic and unknown dimensions are None."""
-    sizes = (dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
-    return tuple(size if size > 0 else None for size in sizes)
