@@ -112,13 +112,14 @@ class Doors:
         return dict(self._poller.poll(math.ceil(seconds * 1000)))
 
     def close(self) -> None:
+        """What watches a socket ends before the socket does, so that no thread of libzmq waits for its reader."""
         for session in list(self._ports):
             self.close_session(session)
+        if self._gate is not None:
+            self._gate.close()
         for socket in self._sockets:
             socket.close(0)
         self._sockets.clear()
-        if self._gate is not None:
-            self._gate.close()
         if self._context is not None and self._shared is None:
             self._context.term()
         self._context = None

@@ -113,10 +113,10 @@ class RecorderServer:
     def _open(self, stack: contextlib.ExitStack) -> None:
         context = self._context or stack.enter_context(zmq.Context())
         copies, live, pictures = self._endpoints
-        if self._gate is not None:
+        self._pictures = stack.enter_context(context.socket(zmq.ROUTER))
+        if self._gate is not None:  # after the door, for it closes before it
             stack.callback(self._gate.close)
             self._gate.open(context)
-        self._pictures = stack.enter_context(context.socket(zmq.ROUTER))
         self._pictures.setsockopt(zmq.LINGER, 0)
         self._pictures.setsockopt(zmq.SNDHWM, 16)
         self._pictures.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)
