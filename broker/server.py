@@ -22,6 +22,7 @@ from broker.doors import Doors
 from broker.gate import Gate
 from broker.line import Line, LineError
 from broker.memory import Memory
+from broker.notifier import Notifier
 from broker.pace import Pace
 from broker.quarantine import Quarantine
 from broker.roster import FOR_GOOD, Session
@@ -67,6 +68,7 @@ class BrokerServer:
     `context`: to be shared by all who meet over inproc, by default an own one; a ZAP handler of yours in it is asked
     about our doors as well (domain `plain`). `text`: the line file's text as the join shall get it; made from `line` by
     default. `versions`: model -> sha256 of the version that is wanted. `gate`: asks everybody for a key (CURVE).
+    `notifier`: who is told that the loop goes round.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class BrokerServer:
         quarantine: Path | None = None,
         versions: Mapping[str, str] = MappingProxyType({}),
         gate: Gate | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.line = line
         self.text = line_file.to_toml(line) if text is None else text
@@ -97,6 +100,7 @@ class BrokerServer:
         self._reloads = Bucket(RELOADS, RELOADS_AT_ONCE)
         self._process = psutil.Process()
         self._ready_from: dict[str, str] = {}  # session -> public key, of this turn's READYs
+        self._notifier = notifier or Notifier()
         self._should_stop = threading.Event()
 
     def stop(self) -> None:
@@ -112,8 +116,10 @@ class BrokerServer:
             )
             self._memory = Memory(self._resident(), self.line.limits.queue_bytes)
             self.ready.set()
+            self._notifier.ready(time.monotonic())
             while not self._should_stop.is_set():
                 self._turn()
+            self._notifier.stopping()
         finally:
             self.quarantine.close()
             self.doors.close()
@@ -140,6 +146,7 @@ class BrokerServer:
         if self.gate is not None:
             self.gate.tend()
         self._pace.turned(began, messages)
+        self._notifier.alive(began)
         if began >= self._look_at:
             self._look_at = began + LOOK_EVERY
             self._complain(began)
