@@ -27,6 +27,7 @@ from broker.pace import Pace
 from broker.quarantine import Quarantine
 from broker.roster import FOR_GOOD, Session
 from broker.routing import Router
+from broker.segments import discard, payload_of, rest_of
 from broker.troubles import Troubles, present
 from broker.wire import WireError
 
@@ -52,8 +53,6 @@ RELOADS_AT_ONCE: Final = 5.0
 #: Log lines that peers can cause in a second, and at once; more are counted.
 LINES: Final = 5.0
 LINES_AT_ONCE: Final = 50.0
-#: Segments of a message that are kept: one more than any has.
-SEGMENTS: Final = 4
 #: Longest wait while a session's data socket has no peer yet, in seconds.
 OPENING_WAIT: Final = 0.002
 
@@ -132,7 +131,7 @@ class BrokerServer:
         if self.doors.frontend in active:
             messages += self._drain(self.doors.frontend, self._from_camera, self._refuse_camera)
         if self.doors.backend in active:
-            messages += self._drain(self.doors.backend, self._from_worker, self._refuse)
+            messages += self._drain(self.doors.backend, self._from_worker, self._refuse, self._hears)
         if self.doors.egress in active:
             messages += self._drain(self.doors.egress, self._from_join, self._refuse)
         if self.doors.control in active:
@@ -186,17 +185,27 @@ class BrokerServer:
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
-    def _drain(self, socket: Socket, handle: Handler, refuse: Callable[[bytes, WireError], None]) -> int:
+    def _drain(
+        self,
+        socket: Socket,
+        handle: Handler,
+        refuse: Callable[[bytes, WireError], None],
+        hears: Callable[[bytes, zmq.Frame], bool] | None = None,
+    ) -> int:
         """Take what waits, up to a burst; bytes that are no message are refused, and the next one is taken.
 
-        Returns how many messages there were.
+        `hears`: whether to look into a message, by its sender and its first segment. Returns how many there were.
         """
         for taken in range(BURST):
             try:
                 identity = socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return taken
-            segments = _segments(socket)
+            if hears is not None and self._ignored(socket, identity):
+                continue
+            segments = rest_of(socket)
+            if hears is not None and not hears(identity, segments[0]):
+                continue
             try:
                 public = "" if self.gate is None else self.gate.who(socket, segments[0])
                 if public is None:
@@ -215,7 +224,7 @@ class BrokerServer:
         if type(message) is not wire.Frame:
             self.router.from_camera(now, identity, message)
             return
-        payload, size = _payload(message, segments)
+        payload, size = payload_of(message, segments)
         head = payload if isinstance(payload, bytes) else payload.buffer
         self.router.frame(now, identity, message, payload, head, size)
 
@@ -229,6 +238,19 @@ class BrokerServer:
             return True
         self.router.admission.refuse(identity, "forbidden", f"camera {camera[:64]!r}", key)
         return False
+
+    def _ignored(self, socket: Socket, identity: bytes) -> bool:
+        """Whether the message whose identity was just read is thrown away because of its sender."""
+        if not self.router.dispatcher.registrar.ignores(time.monotonic(), identity):
+            return False
+        discard(socket)
+        return True
+
+    def _hears(self, identity: bytes, first: zmq.Frame) -> bool:
+        """Not the READYs of who sends too many of them: thousands a second, decoded, are time that the line lacks."""
+        if len(first) != 1 or first.bytes != wire.Ready.TYPE:
+            return True
+        return self.router.dispatcher.registrar.hears(time.monotonic(), identity)
 
     def _from_worker(self, identity: bytes, message: Any, _: list[zmq.Frame], public: str) -> None:
         if public and type(message) is wire.Ready:
@@ -334,28 +356,3 @@ class BrokerServer:
         old = self.line.models
         same = [name for name, model in line.models.items() if name in old and old[name] == model]
         return {name: self.router.dispatcher.backlog(name).wanted for name in same}
-
-
-def _segments(socket: Socket) -> list[zmq.Frame]:
-    """The rest of the message whose identity was just read; its payload is not copied. Surplus segments are let go."""
-    frame: zmq.Frame = socket.recv(copy=False)
-    segments = [frame]
-    while frame.more:
-        frame = socket.recv(copy=False)
-        if len(segments) < SEGMENTS:
-            segments.append(frame)
-    return segments
-
-
-def _payload(message: wire.Frame, segments: list[zmq.Frame]) -> tuple[bytes | zmq.Frame, int]:
-    """The payload and its length: small ones as bytes (cheaper to send as a copy), large ones as they came."""
-    if len(segments) > 3 or (len(segments) == 3 and message.payload is not None):
-        raise WireError(
-            "segments", f"{len(segments)} segments and {'a' if message.payload else 'no'} payload in the header"
-        )
-    if len(segments) == 2:
-        payload = message.payload or b""
-        return payload, len(payload)
-    segment = segments[2]
-    size = len(segment.buffer)
-    return (segment, size) if size >= wire.COPY_THRESHOLD else (segment.bytes, size)
