@@ -24,7 +24,7 @@ from tests.test_workers_cli import started, workers_command
 from workers import image
 from workers.engine.onnx import OnnxEngine
 from workers.errors import ModelError
-from workers.model import PRECISION, Precision
+from workers.metadata import PRECISION, Precision
 from workers.options import ModelOptions
 from workers.precision.calibration import histogram, pictures
 from workers.precision.conversion import convert

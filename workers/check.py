@@ -15,7 +15,7 @@ from rich.table import Table
 from broker import log
 from clients.draw import annotate
 from workers import image
-from workers.arguments import LineOption, fail, hints_of, line_of
+from workers.arguments import fail, hints_of, line_of
 from workers.errors import ImageError, WorkersError
 from workers.flags import (
     ConfidenceOption,
@@ -24,8 +24,10 @@ from workers.flags import (
     FitOption,
     Flags,
     IouOption,
+    JsonOption,
     LabelsOption,
     LayoutOption,
+    LineOption,
     MeanOption,
     SizeOption,
     StdOption,
@@ -61,9 +63,11 @@ def check(
     std: StdOption = None,
     fit: FitOption = None,
     layout: LayoutOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per picture.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Look at pictures with the code of the workers, without a broker: what is found is printed, and drawn on copies.
+
+    With --json, one object per picture.
 
     Examples:
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.engine import Signature
-from workers.model import FIT, SOURCE, SOURCE_SHA256, Hints, Model, describe
+from workers.metadata import FIT, SOURCE, SOURCE_SHA256
+from workers.model import Hints, Model, describe
 from workers.onnxfile import content, sha256
 from workers.store import keep
 from workers.zoo.darknet import Detector

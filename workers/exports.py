@@ -16,7 +16,8 @@ from workers.describe import written
 from workers.engine import Engine
 from workers.engine.onnx import OnnxEngine
 from workers.errors import EngineError, ModelError
-from workers.model import SOURCE, SOURCE_SHA256, Hints, Model, describe
+from workers.metadata import SOURCE, SOURCE_SHA256
+from workers.model import Hints, Model, describe
 from workers.settings import MAX_BATCH, MAX_BATCH_REASON, Settings
 from workers.store import keep
 from workers.trial import COUNT, refusal

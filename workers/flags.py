@@ -21,6 +21,7 @@ from workers.store import check_name, default_store, find
 T = TypeVar("T")
 Word = TypeVar("Word", bound=str)
 
+LineOption = Annotated[Path | None, typer.Option("--line", help="The line file (TOML).", show_default=False)]
 StoreOption = Annotated[Path | None, typer.Option(help="Folder of models; default: this user's gongwei/models.")]
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, or cuda where onnxruntime has it; default: the line file's, else cpu.")
@@ -28,7 +29,7 @@ DeviceOption = Annotated[
 ConfidenceOption = Annotated[
     float | None,
     typer.Option(
-        help="Least score of a detection; default: the line file's, else 0.25, or less where a rule asks for less.",
+        help="Least score of a detection; where no flag, line file or model says it: 0.25, less where a rule asks.",
         min=0,
         max=1,
     ),
@@ -36,7 +37,9 @@ ConfidenceOption = Annotated[
 IouOption = Annotated[
     float | None,
     typer.Option(
-        help="Boxes of a class that overlap by more are one; default: the line file's, else 0.45.", min=0, max=1
+        help="Boxes of a class that overlap by more are one; where no flag, line file or model says it: 0.45.",
+        min=0,
+        max=1,
     ),
 ]
 EngineThreadsOption = Annotated[
@@ -52,6 +55,8 @@ FitOption = Annotated[str | None, typer.Option(help="letterbox, stretch or crop.
 LayoutOption = Annotated[
     str | None, typer.Option(help="yolov5 or yolov8: how a detector's boxes are laid out, where both could be.")
 ]
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Write over a model of that name.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,13 @@ import typer
 from workers.arguments import fail, hints_of
 from workers.errors import ModelError, WorkersError
 from workers.flags import (
+    ConfidenceOption,
     FitOption,
+    IouOption,
     LabelsOption,
     LayoutOption,
     MeanOption,
+    ReplaceOption,
     SizeOption,
     StdOption,
     StoreOption,
@@ -38,15 +41,11 @@ def bring(
     fit: FitOption = None,
     layout: LayoutOption = None,
     colours: Annotated[str, typer.Option(help="rgb or bgr: the order that the input takes.")] = "rgb",
-    confidence: Annotated[
-        float | None, typer.Option(help="Least score of a detection, where a line says none.", min=0, max=1)
-    ] = None,
-    iou: Annotated[
-        float | None, typer.Option(help="Overlap from which two boxes are one, where a line says none.", min=0, max=1)
-    ] = None,
+    confidence: ConfidenceOption = None,
+    iou: IouOption = None,
     licence: Annotated[str | None, typer.Option(help="A note of the model's licence.", show_default=False)] = None,
     store: StoreOption = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Write over a model of that name.")] = False,
+    replace: ReplaceOption = False,
 ) -> None:
     """Bring a model into the folder of models, where `workers start --model NAME` finds it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -13,14 +13,15 @@ from rich.table import Table
 
 from workers import shipped
 from workers.errors import ModelError
-from workers.flags import StoreOption
-from workers.model import RANDOM, SOURCE, SOURCE_SHA256, WEIGHTS, Hints, describe
+from workers.flags import JsonOption, StoreOption
+from workers.metadata import RANDOM, SOURCE, SOURCE_SHA256, WEIGHTS
+from workers.model import Hints, describe
 from workers.store import default_store, names_in
 
 
 def models(
     store: StoreOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the folder of models, and the models that come with the package: what `workers start --model NAME` finds.
 

@@ -9,8 +9,8 @@ import typer
 
 from workers.arguments import fail
 from workers.errors import ModelError, WorkersError
-from workers.flags import StoreOption
-from workers.model import Precision
+from workers.flags import ReplaceOption, StoreOption
+from workers.metadata import Precision
 from workers.store import check_name, default_store, find, keep
 
 
@@ -22,7 +22,7 @@ def quantise(
     ] = None,
     store: StoreOption = None,
     new: Annotated[str, typer.Option("--as", help="Name of the copy; default: NAME-fp16, NAME-int8.")] = "",
-    replace: Annotated[bool, typer.Option("--replace", help="Write over a model of that name.")] = False,
+    replace: ReplaceOption = False,
 ) -> None:
     """Copy a model of the folder of models into fp16 or int8, for engines on GPUs.
 

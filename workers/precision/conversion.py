@@ -9,7 +9,8 @@ import onnx
 from onnx import TensorProto, helper, version_converter
 
 from workers.errors import ModelError
-from workers.model import PRECISION, Hints, Precision, describe
+from workers.metadata import PRECISION, Precision
+from workers.model import Hints, describe
 from workers.onnxfile import data_inputs, metadata, signature
 from workers.precision.calibration import inputs, pictures, ranges
 from workers.precision.fp16 import halve

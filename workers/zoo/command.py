@@ -12,7 +12,7 @@ from rich.table import Table
 
 from workers.arguments import fail
 from workers.errors import ModelError, WorkersError
-from workers.flags import LabelsOption, StoreOption, hints
+from workers.flags import JsonOption, LabelsOption, ReplaceOption, StoreOption, hints
 from workers.store import default_store, free, keep
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def zoo(
     labels: LabelsOption = None,
     seed: Annotated[int, typer.Option(help="Of random weights.", min=0)] = 0,
     store: StoreOption = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Write over a model of that name.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    replace: ReplaceOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Architectures that are built here: YOLOv5 n to x for detection, segmentation, classification, and MobileNetV2.
 

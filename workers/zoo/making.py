@@ -9,7 +9,8 @@ from typing import Any
 from workers import coco
 from workers.describe import written
 from workers.errors import ModelError
-from workers.model import RANDOM, SOURCE, WEIGHTS, Hints, names_in
+from workers.metadata import RANDOM, SOURCE, WEIGHTS, names_in
+from workers.model import Hints
 from workers.zoo.catalogue import Architecture
 from workers.zoo.donor import OnnxDonor, open_donor
 from workers.zoo.initial import random_values
