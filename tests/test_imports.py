@@ -492,6 +492,7 @@ def test_the_file_says_everything_that_was_asked_for(tmp_path: Path) -> None:
         "gongwei.std": "255,255,255",
         "gongwei.fit": "stretch",
         "gongwei.colours": "rgb",
+        "gongwei.precision": "fp32",
         "gongwei.source": "small.onnx",
         "gongwei.source_sha256": onnxfile.sha256(tmp_path / "small.onnx"),
         "gongwei.confidence": "0.4",

@@ -31,6 +31,7 @@ from workers.precision.conversion import convert
 from workers.precision.entropy import BINS, threshold
 from workers.precision.heads import heads
 from workers.precision.int8 import rounded
+from workers.precision.wanted import Wanted
 from workers.runner import Runner
 from workers.zoo.catalogue import find
 from workers.zoo.cfg import parse
@@ -66,7 +67,7 @@ def small(name: str) -> Any:
 
 
 def converted(model: Any, precision: Precision, folder: Path) -> Any:
-    return convert(model, precision, folder if precision == "int8" else None)
+    return convert(model, Wanted(precision, folder if precision == "int8" else None))
 
 
 def run(model: Any, batch: Any) -> list[Any]:
@@ -134,7 +135,7 @@ def test_the_mean_of_a_distribution_belongs_to_the_decoding() -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_fp16_ends_before_the_heads(name: str) -> None:
     model = small(name)
-    made = convert(model, "fp16", None)
+    made = convert(model, Wanted("fp16"))
     stay = {model.graph.node[place].name for place in heads(model.graph)}
     told = types(made)
     for node in made.graph.node:
@@ -153,7 +154,7 @@ def test_fp16_ends_before_the_heads(name: str) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_int8_is_what_tensorrt_takes(name: str, drawn: Path) -> None:
     model = small(name)
-    made = convert(model, "int8", drawn)
+    made = convert(model, Wanted("int8", drawn))
     stay = {model.graph.node[place].name for place in heads(model.graph)}
     constants = {one.name: numpy_helper.to_array(one) for one in made.graph.initializer}
     makers = {node.output[0]: node for node in made.graph.node}
@@ -198,6 +199,25 @@ def test_a_batch_of_three_is_three_single_runs(precision: Precision, drawn: Path
             np.testing.assert_allclose(whole[row], alone[0], atol=1e-3)
 
 
+def test_a_single_inner_layer_looks_at_the_picture_alone(drawn: Path) -> None:
+    """Then no value inside of the model has a range to learn."""
+    weights = numpy_helper.from_array(np.ones((3, 3, 1, 1), np.float32), "weights")
+    last = numpy_helper.from_array(np.ones((3, 2), np.float32), "last")
+    nodes = [
+        helper.make_node("Conv", ["images", "weights"], ["a"]),
+        helper.make_node("GlobalAveragePool", ["a"], ["b"]),
+        helper.make_node("Flatten", ["b"], ["c"]),
+        helper.make_node("Gemm", ["c", "last"], ["d"]),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 8, 8])
+    scores = helper.make_tensor_value_info("d", TensorProto.FLOAT, [1, 2])
+    graph = helper.make_graph(nodes, "x", [images], [scores], [weights, last])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"task": "classify", "names": "['a', 'b']"})
+    made = convert(model, Wanted("int8", drawn))
+    assert [node.op_type for node in made.graph.node].count("QuantizeLinear") == 1
+
+
 def test_constants_beyond_fp16_keep_their_nodes_fp32() -> None:
     weights = numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "weights")
     large = numpy_helper.from_array(np.array(1e6, np.float32), "large")
@@ -212,7 +232,7 @@ def test_constants_beyond_fp16_keep_their_nodes_fp32() -> None:
     graph = helper.make_graph(nodes, "x", ends[0], ends[1], [weights, large])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     batch = np.random.default_rng(0).random((1, 4, 8, 8), np.float32)
-    made = stepwise(convert(model, "fp16", None), batch)[0]
+    made = stepwise(convert(model, Wanted("fp16")), batch)[0]
     np.testing.assert_allclose(made, run(model, batch)[0], rtol=2e-3)
 
 
@@ -241,7 +261,7 @@ def test_with_as_many_bins_as_steps_nothing_is_clipped() -> None:
 @pytest.mark.parametrize("name", EXPORTS)
 def test_fp16_finds_what_fp32_finds(name: str, testdata: Path) -> None:
     path = testdata / "models" / f"{name}.onnx"
-    runner, made = Runner.load(ModelOptions(name=name, source=path), 1), convert(onnx.load(path), "fp16", None)
+    runner, made = Runner.load(ModelOptions(name=name, source=path), 1), convert(onnx.load(path), Wanted("fp16"))
     for photo in PHOTOS:
         picture = image.load(testdata / "images" / photo)
         batch = np.empty((1, 3, *runner.model.size), np.float32)
@@ -257,7 +277,7 @@ def test_fp16_finds_what_fp32_finds(name: str, testdata: Path) -> None:
 @pytest.mark.parametrize("name", EXPORTS)
 def test_int8_finds_what_fp32_finds(name: str, testdata: Path, tmp_path: Path) -> None:
     path, target = testdata / "models" / f"{name}.onnx", tmp_path / "int8.onnx"
-    target.write_bytes(convert(onnx.load(path), "int8", testdata / "images").SerializeToString())
+    target.write_bytes(convert(onnx.load(path), Wanted("int8", testdata / "images")).SerializeToString())
     whole, small = (Runner.load(ModelOptions(name=name, source=one), 1) for one in (path, target))
     for photo in PHOTOS:
         picture = image.load(testdata / "images" / photo)
@@ -327,18 +347,20 @@ def built(name: str, model: Any) -> None:
 def test_what_cannot_be_done_is_refused(drawn: Path, tmp_path: Path) -> None:
     model = small("mobilenetv2")
     with pytest.raises(ModelError, match="is of fp16 already"):
-        convert(convert(model, "fp16", None), "int8", drawn)
+        convert(convert(model, Wanted("fp16")), Wanted("int8", drawn))
     with pytest.raises(ModelError, match="is of int8 already"):
-        convert(convert(model, "int8", drawn), "fp16", None)
+        convert(convert(model, Wanted("int8", drawn)), Wanted("fp16"))
     with pytest.raises(ModelError, match="needs --calibration FOLDER"):
-        convert(model, "int8", None)
+        Wanted("int8")
     with pytest.raises(ModelError, match="takes none"):
-        convert(model, "fp16", drawn)
+        Wanted("fp16", drawn)
+    with pytest.raises(ModelError, match="is for --precision int8; say that, too"):
+        Wanted(calibration=drawn)
     with pytest.raises(ModelError, match="has no picture"):
-        convert(model, "int8", tmp_path)
+        convert(model, Wanted("int8", tmp_path))
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(ModelError, match=r"broken\.jpg"):
-        convert(model, "int8", tmp_path)
+        convert(model, Wanted("int8", tmp_path))
     with pytest.raises(ModelError, match="cannot be read"):
         pictures(tmp_path / "absent")
 
@@ -382,7 +404,7 @@ def test_a_file_whose_input_is_fp16_is_of_fp16(tmp_path: Path) -> None:
 
 def test_a_worker_warns_at_its_start(context: zmq.Context[Any], tmp_path: Path) -> None:
     path = tmp_path / "parts.onnx"
-    path.write_bytes(convert(small("yolov5n"), "fp16", None).SerializeToString())
+    path.write_bytes(convert(small("yolov5n"), Wanted("fp16")).SerializeToString())
     broker = FakeBroker(context, f"tcp://127.0.0.1:{free_port()}")
     broker.start()
     try:

@@ -13,6 +13,7 @@ from broker.line import Line, Model
 from workers.engine.fake import PREFIX, Fake
 from workers.errors import ModelError
 from workers.layout import Layout
+from workers.metadata import Precision
 from workers.model import Hints, Task
 from workers.options import ModelOptions
 from workers.placement import Fit
@@ -56,6 +57,13 @@ LayoutOption = Annotated[
     str | None, typer.Option(help="yolov5 or yolov8: how a detector's boxes are laid out, where both could be.")
 ]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Write over a model of that name.")]
+PrecisionOption = Annotated[
+    Precision | None, typer.Option(help="What the model is to compute in, for engines on GPUs; default: as it comes.")
+]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="For int8: some hundred pictures as the line makes them.", show_default=False),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -27,6 +27,8 @@ SOURCE: Final = "gongwei.source"
 SOURCE_SHA256: Final = "gongwei.source_sha256"
 #: What the graph computes in, where an import, the zoo or `workers quantise` wrote it.
 PRECISION: Final = "gongwei.precision"
+#: From how many pictures int8 learnt its ranges, where `workers` made it so.
+CALIBRATION: Final = "gongwei.calibration"
 #: Longest `names` that is read from a file's metadata, in characters.
 NAMES_LIMIT: Final = 1 << 20
 

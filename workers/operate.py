@@ -135,7 +135,7 @@ def in_flight(sessions: list[SessionState]) -> str:
 def table(listed: Listed) -> Table:
     """Sessions as a table; a version that is not the wanted one is marked, and one with random weights."""
     shown = Table(box=None, pad_edge=False)
-    for title in ("worker", "model", "version", "session", "state"):
+    for title in ("worker", "model", "version", "precision", "session", "state"):
         shown.add_column(title)
     for title in ("in flight", "done", "grant"):
         shown.add_column(title, justify="right")
@@ -146,7 +146,7 @@ def table(listed: Listed) -> Table:
         state = "draining" if one.draining else "open" if one.open else "opening"
         done = one.dispatched - one.in_flight
         numbers = map(str, (one.in_flight, done, one.grant))
-        shown.add_row(one.worker, one.model, version, one.session, state, *numbers)
+        shown.add_row(one.worker, one.model, version, one.precision, one.session, state, *numbers)
     return shown
 
 

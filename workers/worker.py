@@ -118,7 +118,7 @@ class Worker:
             classes=len(model.names),
             input="x".join(map(str, model.size)),
             max_batch=runner.max_batch,
-            precision=model.precision or "as exported",
+            precision=model.precision or wire.UNKNOWN,
             engine=runner.engine.name,
             warm_up_ms=round(1000 * seconds, 1),
         )
