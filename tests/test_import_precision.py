@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +11,7 @@ from typer.testing import CliRunner
 
 from tests.darknet.cases import NEW_COORDS
 from tests.darknet.noise import weight_file
+from tests.small_models import PRECISIONS
 from workers import listing, onnxfile
 from workers.__main__ import app
 from workers.metadata import CALIBRATION, PRECISION, Precision
@@ -21,19 +21,6 @@ from workers.zoo.catalogue import find
 from workers.zoo.cfg import parse
 from workers.zoo.making import Order, make
 from workers.zoo.plan import plan
-
-PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two pictures."""
-    folder = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(3)
-    for number in range(2):
-        noise = cv2.GaussianBlur(rng.integers(0, 256, (80, 120, 3), np.uint8), (0, 0), 2)
-        cv2.imwrite(str(folder / f"{number}.png"), cv2.normalize(noise, noise, 0, 255, cv2.NORM_MINMAX))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +70,7 @@ def test_the_zoo_makes_it_too(precision: Precision, drawn: Path, tmp_path: Path)
         "mobilenetv2": "fp32",
         f"mobilenetv2-{precision}": precision,
     }
-    assert files[f"mobilenetv2-{precision}"].get(CALIBRATION) == ("2 pictures" if precision == "int8" else None)
+    assert files[f"mobilenetv2-{precision}"].get(CALIBRATION) == ("4 pictures" if precision == "int8" else None)
     assert "is there already" in workers("zoo", *words, *wanted(precision, drawn), code=1)
 
 

@@ -24,7 +24,7 @@ from broker.wire import Beat, Drain, Ready, Void
 from tests.conftest import free_port
 from tests.darknet.cases import NEW_COORDS
 from tests.darknet.noise import weight_file
-from tests.test_imports import MIXED, bring, graph, weights
+from tests.small_graphs import MIXED, bring, graph, weights
 from tests.test_worker import FakeBroker, grey, score
 from workers.engine.fake import EXIT_CODE, poison_picture
 from workers.engine.onnx import OnnxEngine
