@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper
+from rich.console import Console
 
 from tests.small_graphs import (
     FLAT,
@@ -61,3 +64,17 @@ def test_the_list_tells_what_a_file_is_and_what_it_cannot_tell(tmp_path: Path) -
     assert small["bytes"] == (kept / "small.onnx").stat().st_size
     assert listing.table([broken, raw, small, two]).row_count == 4
     assert list(listing.listed(tmp_path / "nowhere")) == []
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_what_a_model_computes_in_is_never_cut(width: int, tmp_path: Path) -> None:
+    """Where a model is from is, on a narrow terminal."""
+    bring(graph([*FLAT, GEMM], {"w": weights(3, 2)}, [1, 2]), tmp_path)
+    (tmp_path / "store" / "small.onnx").rename(tmp_path / "store" / "shufflenet-v2-12-int8.onnx")
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(
+        listing.table([row | {"source": "one.cfg, one.weights"} for row in listing.listed(tmp_path / "store")])
+    )
+    header, row = console.export_text().splitlines()[:2]
+    assert header.split()[:7] == ["name", "task", "input", "classes", "batch", "precision", "weights"]
+    assert row.split()[:7] == ["shufflenet-v2-12-int8", "classify", "8x8", "2", "any", "fp32", "file's"]

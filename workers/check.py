@@ -124,18 +124,25 @@ def draw(path: Path, picture: Picture, frame: dict[str, Any]) -> None:
 def show(path: Path, body: dict[str, Any]) -> None:
     """Print a result body as a table."""
     entries = body.get("detections", body.get("classes", []))
-    table = Table(
-        "class",
-        "score",
-        "box",
-        "area",
-        title=f"{path}: {len(entries)} {_kind(body)}{_warning(body)}",
-        title_justify="left",
-    )
-    for entry in entries:
-        box = " ".join(f"{edge:.0f}" for edge in entry.get("box", []))
-        table.add_row(entry["name"], f"{entry['score']:.3f}", box, f"{entry['area']:.0f}" if "area" in entry else "")
-    Console().print(table)
+    # A table's own title is as narrow as the table.
+    typer.echo(f"{path}: {len(entries)} {_kind(body)}{_warning(body)}")
+    if entries:
+        Console().print(_boxes(entries) if "detections" in body else _classes(entries))
+
+
+def _boxes(detections: list[dict[str, Any]]) -> Table:
+    table = Table("class", "score", "box", "area")
+    for one in detections:
+        box = " ".join(f"{edge:.0f}" for edge in one["box"])
+        table.add_row(one["name"], f"{one['score']:.3f}", box, f"{one['area']:.0f}")
+    return table
+
+
+def _classes(best: list[dict[str, Any]]) -> Table:
+    table = Table("class", "score")
+    for one in best:
+        table.add_row(one["name"], f"{one['score']:.3f}")
+    return table
 
 
 def _tell(path: Path, body: dict[str, Any], drawn: Path | None, as_json: bool) -> None:

@@ -41,7 +41,9 @@ def models(
     if not rows:
         typer.echo(f"{folder}: no models; workers import FILE.onnx brings one, workers zoo builds one")
         return
-    Console().print(table(rows))
+    console = Console()
+    # Into a pipe or a file nothing is cut; a terminal has as much of where a model is from as fits.
+    (console if console.is_terminal else Console(width=200)).print(table(rows))
     for row in rows:
         note = row.get("error") or row["max_batch_reason"]
         if note:
@@ -60,14 +62,16 @@ def listed(store: Path) -> Iterator[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """The list for people."""
-    shown = Table(box=None, pad_edge=False)
+    shown = Table(box=None, pad_edge=False, collapse_padding=True)
     shown.add_column("name", no_wrap=True)
-    shown.add_column("task")
+    shown.add_column("task", no_wrap=True)
     for title in ("input", "classes", "batch"):
-        shown.add_column(title, justify="right")
-    for title in ("precision", "weights", "from", "licence"):
+        shown.add_column(title, justify="right", no_wrap=True)
+    for title in ("precision", "weights"):
+        shown.add_column(title, no_wrap=True)
+    for title in ("from", "licence"):
         shown.add_column(title)
-    shown.add_column("MB", justify="right")
+    shown.add_column("MB", justify="right", no_wrap=True)
     for row in rows:
         shown.add_row(*_cells(row))
     return shown
