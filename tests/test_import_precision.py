@@ -49,7 +49,8 @@ def said(path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_an_import_makes_what_quantise_makes(precision: Precision, export: Path, drawn: Path, tmp_path: Path) -> None:
-    workers("import", export, "--store", tmp_path, *wanted(precision, drawn))
+    told = workers("import", export, "--store", tmp_path, *wanted(precision, drawn))
+    assert told.rstrip().endswith(f"bytes), {precision}")
     at_once = (tmp_path / f"parts-{precision}.onnx").read_bytes()
     workers("import", export, "--store", tmp_path)
     workers("quantise", "parts", "--store", tmp_path, *wanted(precision, drawn), "--replace")
@@ -63,7 +64,7 @@ def test_an_import_makes_what_quantise_makes(precision: Precision, export: Path,
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_zoo_makes_it_too(precision: Precision, drawn: Path, tmp_path: Path) -> None:
     words = ("mobilenetv2", "--weights", "random", "--size", "64x64", "--classes", 3, "--store", tmp_path)
-    workers("zoo", *words, *wanted(precision, drawn))
+    assert workers("zoo", *words, *wanted(precision, drawn)).rstrip().endswith(f"means nothing, {precision}")
     workers("zoo", *words)
     files = {path.stem: said(path) for path in tmp_path.glob("*.onnx")}
     assert {name: one[PRECISION] for name, one in files.items()} == {

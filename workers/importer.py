@@ -81,7 +81,7 @@ def bring(
             _darknet(files, path, hints, colours, settings, licence, wanted)
     except (WorkersError, OSError) as error:
         raise fail(str(error)) from None
-    typer.echo(f"wrote {path} ({path.stat().st_size} bytes)")
+    typer.echo(f"wrote {path} ({path.stat().st_size} bytes)" + (f", {precision}" if precision else ""))
 
 
 def _main(files: list[Path]) -> Path:

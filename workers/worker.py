@@ -124,8 +124,8 @@ class Worker:
         )
         if model.random:
             logger.warning("its weights are random: no verdict that rests on it is ok", session=label)
-        if advice := runner.advice():
-            logger.warning(advice, session=label)
+        if number == 0 and (advice := runner.advice()):
+            logger.warning(advice, model=options.name)
         _tell_limit(runner, label)
         return Session(runner, self.metrics, label, seconds, self._credentials)
 

@@ -138,4 +138,5 @@ def _make(
     content = onnxfile.content(wanted.made(model, kind.name), kind.name)
     keep(target.stem, content, store)
     says = "random weights: what it finds means nothing" if source is None else f"weights of {source.name}"
+    says += f", {wanted.precision}" if wanted.precision else ""
     return {"file": str(target), "bytes": len(content), "weights": weights, "says": says}
