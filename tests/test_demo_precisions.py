@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from typer.testing import CliRunner
 import workers  # noqa: F401  (before cv2, whose limits it sets)
 from clients.synthetic import SyntheticCamera
 from ops.bench import app, quantised
+from ops.bench.demo_models import bench, tables
 from ops.bench.examination import Examiner
 from ops.bench.grade import grade
 from tests.demo_records import LARGE_CLEAR, record, write_random
@@ -56,15 +56,14 @@ def test_models_are_quantised_on_the_spot(random_models: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_the_bench_compares_precisions(random_models: Path, tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
-    words = ["demo-models", "--parts", "4", "--models", str(random_models), "--processes", "1", "--precisions"]
-    result = CliRunner().invoke(app, [*words, "--report", str(report)])
-    assert result.exit_code == 0, result.output
-    told = json.loads(report.read_bytes())["result"]
-    assert {name: one["parts"] for name, one in told["precisions"].items()} == {"fp16": 4, "int8": 4}
-    assert "The same parts in other precisions" in result.output
-    assert sum("falls by" in target["name"] for target in told["targets"]) == 6
+def test_the_bench_compares_precisions(random_models: Path) -> None:
+    done: list[int] = []
+    result = bench(random_models, 4, done.append, processes=1, calibration=2)
+    assert done == list(range(1, 13))
+    assert {name: one.parts for name, one in result.precisions.items()} == {"fp16": 4, "int8": 4}
+    assert sum("falls by" in target.name for target in result.targets) == 6
+    (table,) = [one for one in tables(result) if one.title == "The same parts in other precisions"]
+    assert list(table.columns[0].cells) == ["fp32", "fp16", "int8"]
 
 
 def test_the_bench_says_of_models_that_are_not_fp32(random_models: Path, tmp_path: Path) -> None:

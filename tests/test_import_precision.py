@@ -65,7 +65,10 @@ def test_an_import_makes_what_quantise_makes(precision: Precision, export: Path,
 def test_the_zoo_makes_it_too(precision: Precision, drawn: Path, tmp_path: Path) -> None:
     words = ("mobilenetv2", "--weights", "random", "--size", "64x64", "--classes", 3, "--store", tmp_path)
     assert workers("zoo", *words, *wanted(precision, drawn)).rstrip().endswith(f"means nothing, {precision}")
+    at_once = (tmp_path / f"mobilenetv2-{precision}.onnx").read_bytes()
     workers("zoo", *words)
+    workers("quantise", "mobilenetv2", "--store", tmp_path, *wanted(precision, drawn), "--replace")
+    assert (tmp_path / f"mobilenetv2-{precision}.onnx").read_bytes() == at_once
     files = {path.stem: said(path) for path in tmp_path.glob("*.onnx")}
     assert {name: one[PRECISION] for name, one in files.items()} == {
         "mobilenetv2": "fp32",

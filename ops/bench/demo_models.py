@@ -46,10 +46,10 @@ def bench(
     *,
     processes: int = 0,
     seed: int = SEED,
-    precisions: bool = False,
+    calibration: int = 0,
 ) -> Result:
-    """Examine so many held-out parts, `processes` at a time (0: one a core), then time the models alone; `precisions`:
-    the same parts again in fp16 and int8.
+    """Examine so many held-out parts, `processes` at a time (0: one a core), then time the models alone; `calibration`:
+    the same parts again in fp16, and in int8 that is calibrated with so many pictures; 0: neither.
 
     Raises OSError for models that are not there, ErrandError for those that cannot be loaded, ModelError for those
     that cannot be made fp16 or int8.
@@ -65,9 +65,10 @@ def bench(
         return grade(records)
 
     graded, others = examined(folder), dict[Precision, Grade]()
-    if precisions:
+    if calibration:
         with tempfile.TemporaryDirectory() as made:
-            others = {precision: examined(models) for precision, models in quantised.make(folder, Path(made))}
+            folders = quantised.make(folder, Path(made), calibration)
+            others = {precision: examined(models) for precision, models in folders}
     speeds = measure(folder, _ROUNDS)
     targets = make_targets(graded, speeds, size) + quantised.make_targets(graded, others)
     return Result(seed=seed, grade=graded, speeds=speeds, size=size, targets=targets, precisions=others)

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ops.bench.demo_models import bench, tables
-from ops.bench.quantised import FALLS
+from ops.bench.quantised import CALIBRATION_PICTURES, FALLS
 from ops.bench.report import print_busy_warning, this_machine, write_report
 from ops.bench.screen import open_console, open_progress
 from workers import shipped
@@ -29,7 +29,7 @@ def show_demo_models(folder: Path, parts: int, processes: int, precisions: bool,
             progress.update(task, completed=done)
 
         try:
-            result = bench(folder, parts, advance, processes=processes, precisions=precisions)
+            result = bench(folder, parts, advance, processes=processes, calibration=CALIBRATION_PICTURES * precisions)
         except ModelError as error:
             errors.print(str(error), soft_wrap=True, highlight=False)
             return False

@@ -31,9 +31,11 @@ def draw(folder: Path, count: int) -> None:
         cv2.imwrite(str(folder / f"{number:04d}.png"), camera.part(number).image)
 
 
-def make(source: Path, into: Path, count: int = CALIBRATION_PICTURES) -> Iterator[tuple[Precision, Path]]:
-    """For each precision a folder in `into` with the three models of `source`; what fp16 answers on a GPU is computed
-    in fp32 (see `rounding`). Raises ModelError for models that are not fp32."""
+def make(source: Path, into: Path, count: int) -> Iterator[tuple[Precision, Path]]:
+    """For each precision a folder in `into` with the three models of `source`; `count`: pictures for int8.
+
+    What fp16 answers on a GPU is computed in fp32 (see `rounding`). Raises ModelError for models that are not fp32.
+    """
     pictures = into / "pictures"
     pictures.mkdir()
     draw(pictures, count)
