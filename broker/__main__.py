@@ -10,7 +10,7 @@ from typing import Annotated, Protocol
 import typer
 import zmq
 
-from broker import entry, log, metrics, versions
+from broker import entry, log, metrics, notifier, versions
 from broker import line as line_file
 from broker.ending import when_asked_to_end
 from broker.entry import AllowOption, InsecureOption
@@ -123,7 +123,8 @@ def start(
     text = line.read_text(encoding="utf-8") if line is not None else None
     quarantine = _beside(line, described.ledger.path).parent / "quarantine"
     wanted = versions.wanted(described, line.parent if line is not None else Path())
-    server = BrokerServer(described, text=text, quarantine=quarantine, versions=wanted, gate=gate)
+    told = notifier.from_environment()
+    server = BrokerServer(described, text=text, quarantine=quarantine, versions=wanted, gate=gate, notifier=told)
     port = described.endpoints.metrics if metrics_port is None else metrics_port
     _serve("broker", server, port, server.samples)
 
@@ -185,6 +186,7 @@ def join(
         keep=limit,
         gate=gate,
         credentials=credentials,
+        notifier=notifier.from_environment(),
     )
     port = ends.metrics + 1 if metrics_port is None and ends.metrics else metrics_port or 0
     _serve("join", server, port, server.samples)
@@ -233,6 +235,7 @@ def recorder(
         broker=to_broker,
         join=to_join,
         reread=Rereading(line) if line is not None else None,
+        notifier=notifier.from_environment(),
     )
     port = ends.metrics + 2 if metrics_port is None and ends.metrics else metrics_port or 0
     _serve("recorder", server, port, server.samples)

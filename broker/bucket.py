@@ -12,11 +12,15 @@ class Bucket:
         self._left = burst
         self._at = 0.0
 
-    def take(self, now: float) -> bool:
-        """Whether there is one left at `now`; it is taken then."""
+    def left(self, now: float) -> float:
+        """How many there are at `now`."""
         self._left = min(self._burst, self._left + max(now - self._at, 0.0) * self._rate)
         self._at = max(now, self._at)
-        if self._left < 1.0:
+        return self._left
+
+    def take(self, now: float) -> bool:
+        """Whether there is one left at `now`; it is taken then."""
+        if self.left(now) < 1.0:
             return False
         self._left -= 1.0
         return True

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from broker.backlog import Backlog
-from broker.bucket import Bucket
 from broker.frames import Counts, Frames
 from broker.outbox import Outbox
-from broker.roster import FOR_GOOD, LARGEST_WINDOW, Roster, Session, Worker
+from broker.registrar import Registrar
+from broker.roster import FOR_GOOD, Roster, Session, Worker
 from broker.task import DONE, LEASED, QUEUED, OpenFrame, Task
-from broker.wire import PROTOCOL, RESULT_LIMIT, Answer, Beat, Done, Drain, Endpoint, Nack, Ready, Suspicion, Void
+from broker.wire import RESULT_LIMIT, Answer, Beat, Done, Drain, Endpoint, Nack, Suspicion, Void
 
 #: Crashes of sessions with a frame under way after which the frame is poison.
 CRASH_LIMIT: Final = 3
@@ -21,12 +21,6 @@ TRIES_LIMIT: Final = 5
 REASON_LIMIT: Final = 256
 #: Seconds that a suspect waits for a second session of its model, and for one that has answered before.
 PATIENCE: Final = 2.0
-#: New sessions in a second, and at once: each costs a socket, a port and a millisecond. A READY beyond them has no
-#: answer; workers repeat it.
-REGISTRATIONS: Final = 50.0
-REGISTRATIONS_AT_ONCE: Final = 64
-#: Refused READYs in a second that are answered.
-REFUSALS: Final = 200.0
 
 
 class Dispatcher:
@@ -37,11 +31,9 @@ class Dispatcher:
         self.frames = frames
         self.outbox = outbox
         self.counts = counts
-        self.session_limit = session_limit
         self.roster = Roster()
         self.backlogs: dict[str, Backlog] = {}
-        self._registrations = Bucket(REGISTRATIONS, min(session_limit, REGISTRATIONS_AT_ONCE))
-        self._refusals = Bucket(REFUSALS, session_limit)
+        self.registrar = Registrar(self.roster, self.backlogs, outbox, counts, session_limit)
 
     def served(self) -> set[str]:
         """Models that have a session."""
@@ -83,50 +75,6 @@ class Dispatcher:
         return backlog
 
     # --- workers' messages -------------------------------------------------------------------------------------------
-
-    def ready(self, now: float, identity: bytes, message: Ready) -> None:
-        """Register a session; READY is repeated until ENDPOINT arrives, so a known one is only told again."""
-        known = self.roster.sessions.get(message.session)
-        if known is not None:
-            known.worker.identity = identity
-            known.worker.beat_at = now
-            self.outbox.opened.append(known)
-            return
-        reason = self._refusal(message)
-        if not reason and not self._registrations.take(now):
-            self.counts["refused_total", "too_fast"] += 1
-            return
-        session = None if reason else self.roster.join(message, identity, now)
-        if session is None:
-            reason = reason or "name_taken"
-            self.counts["refused_total", reason] += 1
-            if self._refusals.take(now):
-                self.outbox.to_workers.append((identity, Void(session=message.session, reason=reason)))
-            return
-        backlog = self.backlog(message.model)
-        backlog.sessions[session.id] = session
-        backlog.classes = frozenset(message.classes)
-        self.outbox.opened.append(session)
-
-    def _refusal(self, message: Ready) -> str:
-        if message.protocol != PROTOCOL:
-            return "protocol"
-        if message.session in self.roster.over:
-            return self.roster.over[message.session]
-        backlog = self.backlogs.get(message.model)
-        if backlog is None:
-            return "unknown_model"
-        if backlog.wanted and message.sha256 != backlog.wanted and backlog.renewed():
-            return "other_version"
-        if len(self.roster.sessions) >= self.session_limit:
-            return "too_many_sessions"
-        bad = (
-            message.max_batch < 1
-            or message.depth < 1
-            or not message.exec_timeout > 0
-            or not 0 <= message.grant <= LARGEST_WINDOW
-        )
-        return "ready_invalid" if bad else ""
 
     def endpoint(self, session: Session, port: int) -> None:
         """The server has bound the session's data socket."""
@@ -227,6 +175,7 @@ class Dispatcher:
             said = session.leaves_as
             self.roster.end(session, said)
         session.lost_as = reason
+        self.registrar.lost(now, session, reason)
         backlog = self.backlogs[session.model]
         backlog.sessions.pop(session.id, None)
         # Silence says little: a worker that is cut off or starved is silent too, and may live. Again and again with the

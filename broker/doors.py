@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any, Final
 
 import zmq
+import zmq.backend
 
 from broker import curve
 from broker.gate import Gate, guarded
@@ -25,6 +26,8 @@ IO_THREADS: Final = 2
 #: Messages in a session's socket at most, beyond twice what it grants. Not the flow control, which is credit: libzmq
 #: refuses well below the mark, so it must stay far above the window.
 SESSION_HWM: Final = 64
+#: Seconds between two looks for peers of sockets that have none yet: each costs a call per socket.
+LOOK_EVERY: Final = 0.002
 #: Seconds within which a socket says that it has no peer, once its monitor has said that somebody hung up.
 DOUBT: Final = 0.05
 #: Copies for the recorder that may wait; more are dropped and counted.
@@ -33,6 +36,10 @@ COPIES_HWM: Final = 16
 FRONTEND_HWM: Final = 64
 
 Socket = zmq.Socket[bytes]
+#: The socket's own `get` without the convenience around it, and numbers in the place of enums: a third of the time.
+_get: Final = zmq.backend.Socket.get
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLOUT: Final = int(zmq.POLLOUT)
 
 
 class Doors:
@@ -57,6 +64,7 @@ class Doors:
         self._next = count()
         self.doubtful: dict[Session, float] = {}  # somebody hung up on their port; looked at until this instant
         self.opening: dict[Session, None] = {}  # whose PUSH has no peer yet, oldest first
+        self._look_at = 0.0  # when to look whether they have one
 
     # --- the bound sockets -------------------------------------------------------------------------------------------
 
@@ -112,13 +120,14 @@ class Doors:
         return dict(self._poller.poll(math.ceil(seconds * 1000)))
 
     def close(self) -> None:
+        """What watches a socket ends before the socket does, so that no thread of libzmq waits for its reader."""
         for session in list(self._ports):
             self.close_session(session)
+        if self._gate is not None:
+            self._gate.close()
         for socket in self._sockets:
             socket.close(0)
         self._sockets.clear()
-        if self._gate is not None:
-            self._gate.close()
         if self._context is not None and self._shared is None:
             self._context.term()
         self._context = None
@@ -184,7 +193,11 @@ class Doors:
         socket.close(0)
 
     def just_connected(self) -> Iterator[Session]:
-        """Sessions whose PUSH has a peer now: it polls writable."""
+        """Sessions whose PUSH has a peer now: it polls writable. Looked for every `LOOK_EVERY` seconds at most."""
+        now = time.monotonic()
+        if not self.opening or now < self._look_at:
+            return
+        self._look_at = now + LOOK_EVERY
         for session in list(self.opening):
             if _writable(session.socket):
                 del self.opening[session]
@@ -207,7 +220,7 @@ class Doors:
 
 
 def _writable(socket: Socket) -> bool:
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
+    return bool(int(_get(socket, _EVENTS)) & _POLLOUT)
 
 
 def ipc_in_use(endpoint: str) -> bool:

@@ -38,7 +38,7 @@ def guarded(gate: Gate | None, socket: Socket, endpoint: str, domain: str) -> No
 
 
 class Gate:
-    """Open it before the first door binds, close it after the last one. A context has one gate at most.
+    """Open it before the first door binds, close it before the first one closes. A context has one gate at most.
 
     `fixed`: the keys came from flags; no line file changes them. All but the answering happens in the owner's thread.
     """
@@ -59,10 +59,14 @@ class Gate:
         self._answers.start(context)
 
     def close(self) -> None:
-        """Answer no more. The doors are closed by then."""
-        self._answers.stop()
+        """Watch no more, answer no more; then close the doors: nobody gets in any more.
+
+        In this order. A door that closes still tells of its connections' ends, and where nobody reads that, libzmq's
+        thread waits, and closing waits for it.
+        """
         for callers in self._callers.values():
             callers.monitor.close()
+        self._answers.stop()
         self._callers.clear()
         self._doors.clear()
         self._reopenings.clear()

@@ -152,15 +152,15 @@ class JoinDoors:
     def _open(self) -> None:
         egress, live, catchup = self._endpoints
         context = self._context or self._stack.enter_context(zmq.Context())
-        if self._gate is not None:
+        self._live = self._stack.enter_context(context.socket(zmq.PUB))
+        self._catchup = self._stack.enter_context(context.socket(zmq.ROUTER))
+        if self._gate is not None:  # after the doors, for it closes before them
             self._stack.callback(self._gate.close)
             self._gate.open(context)
-        self._live = self._stack.enter_context(context.socket(zmq.PUB))
         self._live.setsockopt(zmq.SNDHWM, LIVE_WAITING)
         self._live.setsockopt(zmq.LINGER, 500)
         self._live.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)  # of a subscription
         self._bind(self._live, live, "live")
-        self._catchup = self._stack.enter_context(context.socket(zmq.ROUTER))
         self._catchup.setsockopt(zmq.LINGER, 0)
         self._catchup.setsockopt(zmq.SNDHWM, PAGES_WAITING)
         self._catchup.setsockopt(zmq.ROUTER_MANDATORY, 1)

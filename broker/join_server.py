@@ -25,6 +25,7 @@ from broker.keeper import Keeper
 from broker.ledger import Ledger, LedgerError, LedgerFull
 from broker.line import Line
 from broker.monitor import Monitors
+from broker.notifier import Notifier
 from broker.pace import Pace
 from broker.retention import FOR_EVER, Keep, Retention
 from broker.rulebook import Rulebook
@@ -61,7 +62,7 @@ class JoinServer:
     by default an own one; a ZAP handler of yours in it is asked about our doors as well (domain `plain`). `line` judges
     until the broker tells of a line file. A broker that has not answered for `patience` seconds is told of in the log.
     `keep`: how much of the past the ledger keeps. `gate` asks consumers for a key, and takes the keys of the line file
-    that the broker tells of; `credentials` are for the broker.
+    that the broker tells of; `credentials` are for the broker. `notifier`: who is told that the loop goes round.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class JoinServer:
         keep: Keep = FOR_EVER,
         gate: Gate | None = None,
         credentials: Credentials | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.epoch = secrets.token_hex(6)
         self.counts: Counts = Counter()
@@ -91,6 +93,7 @@ class JoinServer:
         self._keeper = Keeper(self._ledger, Retention(keep), self.counts)
         self._egress = egress
         self._silence = Silence(patience)
+        self._notifier = notifier or Notifier()
         self._should_stop = threading.Event()
         self._within = [0] * (len(EDGES) + 1)
         self._commit_seconds = 0.0
@@ -114,8 +117,10 @@ class JoinServer:
             self._joiner.load(time.monotonic(), time.time())
             logger.info("join open", ledger=str(self._ledger.path), ledger_id=self._ledger.ledger_id, epoch=self.epoch)
             self.ready.set()
+            self._notifier.ready(time.monotonic())
             while not self._should_stop.is_set():
                 self._turn()
+            self._notifier.stopping()
 
     def gauges(self) -> dict[tuple[str, ...], float]:
         """Values of this moment; callable from any thread."""
@@ -146,6 +151,7 @@ class JoinServer:
         messages = list(self._doors.received())
         now, wall = time.monotonic(), time.time()
         self._pace.turned(now, self._doors.items)
+        self._notifier.alive(now)
         self._tell_silence(now)
         if now >= self._greet_at:
             self._greet(now)

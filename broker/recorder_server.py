@@ -19,6 +19,7 @@ from broker.curve import Credentials
 from broker.gate import Gate, guarded
 from broker.inquiry import Inquiry
 from broker.missed import Missed
+from broker.notifier import Notifier
 from broker.recorder import Counts, Recorder
 from broker.redial import keep_trying
 from broker.rereading import Rereading
@@ -57,6 +58,7 @@ class RecorderServer:
     MB; `keep`: verdicts whose pictures are stored. `context`: to share over inproc; a ZAP handler in it is asked about
     `pictures` as well (domain `plain`). `gate` asks consumers for a key, `broker` and `join` are what those ask
     for; `reread`: the line file, whose keys hold when it changed. Verdicts lost on the live stream are asked for again.
+    `notifier`: who is told that the loop goes round.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class RecorderServer:
         broker: Credentials | None = None,
         join: Credentials | None = None,
         reread: Rereading | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self._gate = gate
         self._broker = broker
@@ -88,6 +91,7 @@ class RecorderServer:
         self._recorder = Recorder(folder, memory << 20, disk << 20, keep, self.counts)
         self._missed = Missed()
         self._inquiry = Inquiry(catchup, self.counts, join)
+        self._notifier = notifier or Notifier()
         self._should_stop = threading.Event()
 
     def stop(self) -> None:
@@ -102,8 +106,10 @@ class RecorderServer:
             self._open(stack)
             logger.info("recorder open", folder=str(self._folder), pictures=self._endpoints[2])
             self.ready.set()
+            self._notifier.ready(time.monotonic())
             while not self._should_stop.is_set():
                 self._turn()
+            self._notifier.stopping()
 
     def samples(self) -> dict[tuple[str, ...], float]:
         """Counters and gauges, for `metrics.served`; callable from any thread."""
@@ -113,10 +119,10 @@ class RecorderServer:
     def _open(self, stack: contextlib.ExitStack) -> None:
         context = self._context or stack.enter_context(zmq.Context())
         copies, live, pictures = self._endpoints
-        if self._gate is not None:
+        self._pictures = stack.enter_context(context.socket(zmq.ROUTER))
+        if self._gate is not None:  # after the door, for it closes before it
             stack.callback(self._gate.close)
             self._gate.open(context)
-        self._pictures = stack.enter_context(context.socket(zmq.ROUTER))
         self._pictures.setsockopt(zmq.LINGER, 0)
         self._pictures.setsockopt(zmq.SNDHWM, 16)
         self._pictures.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)
@@ -151,6 +157,7 @@ class RecorderServer:
 
     def _turn(self) -> None:
         self._poller.poll(LONGEST_WAIT)
+        self._notifier.alive(time.monotonic())
         self._renew_keys()
         for segments in _waiting(self._copies, BURST["copies"]):
             self._checked(self._take_copy, segments)

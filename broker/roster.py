@@ -132,6 +132,10 @@ class Roster:
         self.sessions: dict[str, Session] = {}
         self.over: OrderedDict[str, str] = OrderedDict()  # sessions that were let go for good, and why
 
+    def knows(self, identity: bytes) -> bool:
+        """Whether this peer has a session."""
+        return any(worker.identity == identity for worker in self.workers.values())
+
     def join(self, message: Ready, identity: bytes, now: float) -> Session | None:
         """Register a session; None when another live process has this worker's name."""
         worker = self.workers.get(message.worker)

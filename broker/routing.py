@@ -91,7 +91,7 @@ class Router:
             case Beat():
                 self.dispatcher.beat(now, identity, message)
             case Ready():
-                self.dispatcher.ready(now, identity, message)
+                self.dispatcher.registrar.ready(now, identity, message)
             case Nack():
                 self.dispatcher.nack(now, message)
             case Drain():
@@ -129,6 +129,7 @@ class Router:
     def connected(self, session: Session) -> None:
         """The session's data socket has its peer."""
         session.ready = not session.draining
+        self.dispatcher.registrar.connected(session)
 
     def lose(self, now: float, session: Session, reason: str) -> None:
         """The server knows that this session is gone."""

@@ -22,10 +22,12 @@ from broker.doors import Doors
 from broker.gate import Gate
 from broker.line import Line, LineError
 from broker.memory import Memory
+from broker.notifier import Notifier
 from broker.pace import Pace
 from broker.quarantine import Quarantine
 from broker.roster import FOR_GOOD, Session
 from broker.routing import Router
+from broker.segments import discard, payload_of, rest_of
 from broker.troubles import Troubles, present
 from broker.wire import WireError
 
@@ -51,8 +53,6 @@ RELOADS_AT_ONCE: Final = 5.0
 #: Log lines that peers can cause in a second, and at once; more are counted.
 LINES: Final = 5.0
 LINES_AT_ONCE: Final = 50.0
-#: Segments of a message that are kept: one more than any has.
-SEGMENTS: Final = 4
 #: Longest wait while a session's data socket has no peer yet, in seconds.
 OPENING_WAIT: Final = 0.002
 
@@ -67,6 +67,7 @@ class BrokerServer:
     `context`: to be shared by all who meet over inproc, by default an own one; a ZAP handler of yours in it is asked
     about our doors as well (domain `plain`). `text`: the line file's text as the join shall get it; made from `line` by
     default. `versions`: model -> sha256 of the version that is wanted. `gate`: asks everybody for a key (CURVE).
+    `notifier`: who is told that the loop goes round.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class BrokerServer:
         quarantine: Path | None = None,
         versions: Mapping[str, str] = MappingProxyType({}),
         gate: Gate | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.line = line
         self.text = line_file.to_toml(line) if text is None else text
@@ -97,6 +99,7 @@ class BrokerServer:
         self._reloads = Bucket(RELOADS, RELOADS_AT_ONCE)
         self._process = psutil.Process()
         self._ready_from: dict[str, str] = {}  # session -> public key, of this turn's READYs
+        self._notifier = notifier or Notifier()
         self._should_stop = threading.Event()
 
     def stop(self) -> None:
@@ -112,8 +115,10 @@ class BrokerServer:
             )
             self._memory = Memory(self._resident(), self.line.limits.queue_bytes)
             self.ready.set()
+            self._notifier.ready(time.monotonic())
             while not self._should_stop.is_set():
                 self._turn()
+            self._notifier.stopping()
         finally:
             self.quarantine.close()
             self.doors.close()
@@ -126,7 +131,7 @@ class BrokerServer:
         if self.doors.frontend in active:
             messages += self._drain(self.doors.frontend, self._from_camera, self._refuse_camera)
         if self.doors.backend in active:
-            messages += self._drain(self.doors.backend, self._from_worker, self._refuse)
+            messages += self._drain(self.doors.backend, self._from_worker, self._refuse, self._hears)
         if self.doors.egress in active:
             messages += self._drain(self.doors.egress, self._from_join, self._refuse)
         if self.doors.control in active:
@@ -140,6 +145,7 @@ class BrokerServer:
         if self.gate is not None:
             self.gate.tend()
         self._pace.turned(began, messages)
+        self._notifier.alive(began)
         if began >= self._look_at:
             self._look_at = began + LOOK_EVERY
             self._complain(began)
@@ -179,17 +185,27 @@ class BrokerServer:
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
-    def _drain(self, socket: Socket, handle: Handler, refuse: Callable[[bytes, WireError], None]) -> int:
+    def _drain(
+        self,
+        socket: Socket,
+        handle: Handler,
+        refuse: Callable[[bytes, WireError], None],
+        hears: Callable[[bytes, zmq.Frame], bool] | None = None,
+    ) -> int:
         """Take what waits, up to a burst; bytes that are no message are refused, and the next one is taken.
 
-        Returns how many messages there were.
+        `hears`: whether to look into a message, by its sender and its first segment. Returns how many there were.
         """
         for taken in range(BURST):
             try:
                 identity = socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return taken
-            segments = _segments(socket)
+            if hears is not None and self._ignored(socket, identity):
+                continue
+            segments = rest_of(socket)
+            if hears is not None and not hears(identity, segments[0]):
+                continue
             try:
                 public = "" if self.gate is None else self.gate.who(socket, segments[0])
                 if public is None:
@@ -208,7 +224,7 @@ class BrokerServer:
         if type(message) is not wire.Frame:
             self.router.from_camera(now, identity, message)
             return
-        payload, size = _payload(message, segments)
+        payload, size = payload_of(message, segments)
         head = payload if isinstance(payload, bytes) else payload.buffer
         self.router.frame(now, identity, message, payload, head, size)
 
@@ -222,6 +238,19 @@ class BrokerServer:
             return True
         self.router.admission.refuse(identity, "forbidden", f"camera {camera[:64]!r}", key)
         return False
+
+    def _ignored(self, socket: Socket, identity: bytes) -> bool:
+        """Whether the message whose identity was just read is thrown away because of its sender."""
+        if not self.router.dispatcher.registrar.ignores(time.monotonic(), identity):
+            return False
+        discard(socket)
+        return True
+
+    def _hears(self, identity: bytes, first: zmq.Frame) -> bool:
+        """Not the READYs of who sends too many of them: thousands a second, decoded, are time that the line lacks."""
+        if len(first) != 1 or first.bytes != wire.Ready.TYPE:
+            return True
+        return self.router.dispatcher.registrar.hears(time.monotonic(), identity)
 
     def _from_worker(self, identity: bytes, message: Any, _: list[zmq.Frame], public: str) -> None:
         if public and type(message) is wire.Ready:
@@ -327,28 +356,3 @@ class BrokerServer:
         old = self.line.models
         same = [name for name, model in line.models.items() if name in old and old[name] == model]
         return {name: self.router.dispatcher.backlog(name).wanted for name in same}
-
-
-def _segments(socket: Socket) -> list[zmq.Frame]:
-    """The rest of the message whose identity was just read; its payload is not copied. Surplus segments are let go."""
-    frame: zmq.Frame = socket.recv(copy=False)
-    segments = [frame]
-    while frame.more:
-        frame = socket.recv(copy=False)
-        if len(segments) < SEGMENTS:
-            segments.append(frame)
-    return segments
-
-
-def _payload(message: wire.Frame, segments: list[zmq.Frame]) -> tuple[bytes | zmq.Frame, int]:
-    """The payload and its length: small ones as bytes (cheaper to send as a copy), large ones as they came."""
-    if len(segments) > 3 or (len(segments) == 3 and message.payload is not None):
-        raise WireError(
-            "segments", f"{len(segments)} segments and {'a' if message.payload else 'no'} payload in the header"
-        )
-    if len(segments) == 2:
-        payload = message.payload or b""
-        return payload, len(payload)
-    segment = segments[2]
-    size = len(segment.buffer)
-    return (segment, size) if size >= wire.COPY_THRESHOLD else (segment.bytes, size)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from broker import log, silence
 from broker.curve import Credentials
+from broker.notifier import Notifier
 from broker.wire import Encoding, Key, Policy
 from clients.dealer import Context
 from clients.encoding import JPEG_QUALITY, Encoded, encode_image
@@ -53,7 +54,7 @@ class Camera:
     JPEGs made from arrays. `context`: a ZeroMQ context to share (inproc); by default the camera has its own; a ZAP
     handler in it has no say over the camera, which binds nothing, but has one over servers of ours in it.
     `patience`: seconds without an answer after which the log says that no broker answers.
-    `credentials`: for a broker that asks for keys.
+    `credentials`: for a broker that asks for keys. `notifier`: the service manager, if it is to hear of the camera.
     `on_settled(key, outcome, seconds)` is called for each frame that ends, with the seconds since its capture; outcome
     is `complete`, `incomplete`, `rejected: <reason>` or `lost: <reason>`. `on_accepted(key)` is called before it, once
     the ledger has the frame: from then on it ends in a joined result even if this process dies. (It is left out where
@@ -75,6 +76,7 @@ class Camera:
         patience: float = silence.LIMIT,
         on_accepted: OnAccepted | None = None,
         credentials: Credentials | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         if not _NAME.fullmatch(name):
             raise CameraError(f"camera name {name!r}: small letters, digits, '_', '.' and '-' are allowed, up to 64")
@@ -87,6 +89,7 @@ class Camera:
         self.deadline = deadline
         self.quality = quality
         self.patience = patience
+        self.notifier = notifier or Notifier()
         self._credentials = credentials
         self._context = context
         kind = LatestHolder if policy == "monitor" else Holder
@@ -115,6 +118,7 @@ class Camera:
             self.patience,
             self._news.accepted,
             self._credentials,
+            self.notifier,
         )
         try:
             self._link.start()

@@ -15,6 +15,7 @@ import zmq
 
 from broker import log, silence
 from broker.curve import Credentials
+from broker.notifier import Notifier
 from broker.silence import Silence, Word
 from broker.wire import Key, WireError, decode_message
 from clients.dealer import Context, Dealer
@@ -30,7 +31,8 @@ class Link:
 
     `on_accepted` and `on_ended` are called in the link's thread, without the lock, the first with frames that the
     ledger has now, the second with those that left the holder. `failure` says why the thread has ended by itself, if
-    it has. A broker that has not answered for `patience` seconds is told of.
+    it has. A broker that has not answered for `patience` seconds is told of. `notifier`: who is told that the thread's
+    loop goes round.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Link:
         patience: float = silence.LIMIT,
         on_accepted: Callable[[list[Key]], None] = lambda keys: None,
         credentials: Credentials | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.failure = ""
@@ -51,6 +54,7 @@ class Link:
         self._on_ended = on_ended
         self._on_accepted = on_accepted
         self._silence = Silence(patience)
+        self._notifier = notifier or Notifier()
         self._dealer = Dealer(endpoint, context, holder.window, credentials)
         self._thread = threading.Thread(target=self._run, name=f"camera {holder.camera}", daemon=True)
         self._opened = threading.Event()
@@ -91,6 +95,7 @@ class Link:
         try:
             self._dealer.connect(self._wake_out)
             self._opened.set()
+            self._notifier.ready(time.monotonic())
             try:
                 while not self._should_stop:
                     self._turn()
@@ -107,6 +112,7 @@ class Link:
 
     def _turn(self) -> None:
         self._dealer.poll(self._patience())
+        self._notifier.alive(time.monotonic())
         ended: list[Ended] = []
         news = False
         with self._changed:

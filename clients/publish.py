@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from broker import line as line_file
+from broker import notifier
 from broker.ending import when_asked_to_end
 from broker.keyring import Keyring
 from broker.keys import KeysError
@@ -88,6 +89,7 @@ def camera(
             policy=kind,
             deadline=limit,
             credentials=ring.credentials("camera", "broker", broker_key, camera=name),
+            notifier=notifier.from_environment(),
         )
 
 
@@ -99,6 +101,7 @@ def run(feed: Feed, report: Path | None) -> int:
         feed.camera.open()
         with Progress(lambda: _progress(feed)):
             feed.run()
+            feed.camera.notifier.stopping()
             feed.settle(feed.camera.deadline + 1.0)
     except (CameraError, SourceError) as error:
         failure = str(error)

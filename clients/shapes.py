@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
+import cv2
 import numpy as np
 
-from clients.workpiece import BELT, BOLT, FACE, WASHER, Piece, Points, ring, rounded, softened
+from clients.features import middle, scattered
+from clients.workpiece import BELT, BOLT, FACE, WASHER, Piece, Points, ring, rounded, softened, turned
 
 #: Which parts, textures and lamps are drawn: those to train with, or those that no training sees.
 World: TypeAlias = Literal["train", "held-out"]
@@ -43,7 +45,7 @@ def _plate(piece: Piece, rng: np.random.Generator, world: World) -> None:
     half = np.array((wide, wide * rng.uniform(0.55, 0.8)))
     piece.body(rounded(half, rng.uniform(0.06, 0.2)))
     _fasten(piece, rng, world, (half - 0.19) * [[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    _middle(piece, rng, half)
+    scattered(piece, rng, half * 0.7)
 
 
 def _polygon(piece: Piece, rng: np.random.Generator, world: World) -> None:
@@ -52,7 +54,7 @@ def _polygon(piece: Piece, rng: np.random.Generator, world: World) -> None:
     piece.body(softened(ring(sides), rng.uniform(0.05, 0.25)))
     step = 2 if sides > 5 and rng.random() < 0.5 else 1
     _fasten(piece, rng, world, 0.72 * ring(sides)[::step])
-    _middle(piece, rng, np.array((0.6, 0.6)))
+    scattered(piece, rng, np.array((0.5, 0.5)))
 
 
 def _link(piece: Piece, rng: np.random.Generator, world: World) -> None:
@@ -62,8 +64,7 @@ def _link(piece: Piece, rng: np.random.Generator, world: World) -> None:
     bore = end * rng.uniform(0.35, 0.55)
     for side in (-1, 1):
         piece.bore(bore * ring(), np.array((side * (1 - end), 0.0)))
-    if rng.random() < 0.6:
-        piece.raise_to(int(rng.choice((FACE - 16, WASHER))), rounded(np.array((0.3, end * 0.4)), 0.05))
+    scattered(piece, rng, np.array((0.4, end * 0.4)))
 
 
 def _bracket(piece: Piece, rng: np.random.Generator, world: World) -> None:
@@ -75,6 +76,34 @@ def _bracket(piece: Piece, rng: np.random.Generator, world: World) -> None:
     piece.body(softened(np.array(corners), rng.uniform(0.05, 0.15)))
     mid = low + arm / 2
     _fasten(piece, rng, world, np.array([[mid, mid], [high - 0.2, mid], [mid, high - 0.2]]))
+    scattered(piece, rng, np.array((0.6, 0.6)))
+
+
+def _trapezoid(piece: Piece, rng: np.random.Generator, world: World) -> None:
+    """Four sides, no two alike, the corners from sharp to wide, a fastener in each."""
+    corners = ring(4, math.pi / 4) * rng.uniform(0.75, 1.15, (4, 2))
+    piece.body(softened(corners, rng.uniform(0.03, 0.5)))
+    _fasten(piece, rng, world, 0.6 * corners)
+    scattered(piece, rng, np.array((0.4, 0.4)))
+
+
+def _flattened(piece: Piece, rng: np.random.Generator, world: World) -> None:
+    """A disc with two flat sides across from each other."""
+    disc = ring(128)
+    flat = rng.uniform(0.45, 0.85)
+    disc[:, 1] = np.clip(disc[:, 1], -flat, flat)
+    piece.body(disc)
+    _fasten(piece, rng, world, np.array((0.76, 0.0)) * [[1], [-1]] if rng.random() < 0.5 else 0.4 * flat * ring(4))
+    scattered(piece, rng, np.array((0.6, 0.3)))
+
+
+def _cam(piece: Piece, rng: np.random.Generator, world: World) -> None:
+    """A large round end and a small one, straight sides between them."""
+    small = rng.uniform(0.15, 0.4)
+    ends = np.concatenate((0.68 * ring(64) - [0.32, 0], small * ring(64) + [1 - small, 0]))
+    piece.body(cv2.convexHull(ends.astype(np.float32)).reshape(-1, 2).astype(np.float64))
+    _fasten(piece, rng, world, np.array([[1 - max(small, 0.25), 0.0], [-0.32, 0.42], [-0.32, -0.42], [-0.74, 0.0]]))
+    scattered(piece, rng, np.array((0.6, 0.3)))
 
 
 # --- held out --------------------------------------------------------------------------------------------------------
@@ -84,7 +113,7 @@ def _triangle(piece: Piece, rng: np.random.Generator, world: World) -> None:
     """Three sides, rounded wide, a fastener in every corner."""
     piece.body(softened(1.08 * ring(3), rng.uniform(0.3, 0.5)))
     _fasten(piece, rng, world, 0.62 * ring(3))
-    _middle(piece, rng, np.array((0.45, 0.45)))
+    middle(piece, rng, np.array((0.45, 0.45)))
 
 
 def _oval(piece: Piece, rng: np.random.Generator, world: World) -> None:
@@ -102,30 +131,16 @@ def _half_moon(piece: Piece, rng: np.random.Generator, world: World) -> None:
     disc[:, 1] = np.minimum(disc[:, 1], flat)
     piece.body(disc)
     _fasten(piece, rng, world, 0.74 * ring(8, -math.pi)[:5])
-    _middle(piece, rng, np.array((0.5, 0.5)))
+    middle(piece, rng, np.array((0.5, 0.5)))
 
 
 SHAPES: Final[dict[World, tuple[Shape, ...]]] = {
-    "train": (_flange, _plate, _polygon, _link, _bracket),
+    "train": (_flange, _plate, _polygon, _link, _bracket, _trapezoid, _flattened, _cam),
     "held-out": (_triangle, _oval, _half_moon),
 }
 
 
 # --- what a shape has on it ------------------------------------------------------------------------------------------
-
-
-def _middle(piece: Piece, rng: np.random.Generator, half: Points) -> None:
-    """A bore, a slot, a raised pad, a pocket, or nothing."""
-    inner = half * rng.uniform(0.22, 0.4, 2)
-    match int(rng.integers(5)):
-        case 0:
-            piece.bore(rng.uniform(0.12, 0.24) * ring(), np.zeros(2))
-        case 1:
-            piece.bore(rounded(inner * [1, 0.5], 0.05), np.zeros(2))
-        case 2:
-            piece.raise_to(WASHER, rounded(inner, 0.05))
-        case 3:
-            piece.raise_to(FACE - int(rng.integers(12, 30)), rounded(inner, 0.05))
 
 
 def _fasten(piece: Piece, rng: np.random.Generator, world: World, places: Points) -> None:
@@ -150,11 +165,10 @@ def _fastener(kind: str, radius: float, turn: float) -> list[tuple[Points, int]]
     disc, six = radius * ring(), radius * ring(6, turn)
     socket = [(disc * 1.1, BOLT), (six * 0.6, BELT + 30)]
     slot = rounded(np.array((1.05, 0.2)) * radius, 0.1 * radius)
-    turned = slot @ np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
     return {
         "hexagon": [(disc * 1.4, WASHER), (six, BOLT), (disc * 0.62, BOLT - 12)],
         "rivet": [(disc, WASHER), (disc * 0.75, WASHER + 16), (disc * 0.45, WASHER + 24)],
-        "slotted": [(disc * 1.1, BOLT - 10), (turned, FACE)],
+        "slotted": [(disc * 1.1, BOLT - 10), (turned(slot, turn), FACE)],
         "eyelet": [(disc * 1.15, WASHER + 20), (disc * 0.55, BELT + 20)],
         "socket": socket,
         "socket on washer": [(disc * 1.5, WASHER), *socket],

@@ -13,10 +13,13 @@ from clients.workpiece import Field
 
 #: Finishes of metal and kinds of belt by world.
 FINISHES: Final[dict[World, tuple[str, ...]]] = {
-    "train": ("brushed", "ground", "cast"),
+    "train": ("brushed", "ground", "cast", "etched"),
     "held-out": ("blasted", "crossed"),
 }
-BELTS: Final[dict[World, tuple[str, ...]]] = {"train": ("woven", "rubber", "speckled"), "held-out": ("ribbed", "felt")}
+BELTS: Final[dict[World, tuple[str, ...]]] = {
+    "train": ("woven", "rubber", "speckled", "stained", "slatted"),
+    "held-out": ("ribbed", "felt"),
+}
 
 
 class Textures:
@@ -64,6 +67,10 @@ def _cast(raw: Field) -> Field:
     return _unit(_unit(cv2.GaussianBlur(raw, (0, 0), 1.6)) + 0.8 * _mottled(raw, 12))
 
 
+def _etched(raw: Field) -> Field:
+    return _unit(_unit(raw) + 1.2 * _unit(cv2.GaussianBlur(raw, (0, 0), 3.0)) + 0.5 * _mottled(raw, 8))
+
+
 def _blasted(raw: Field) -> Field:
     return _unit(_unit(cv2.GaussianBlur(raw, (0, 0), 0.8)) + 0.3 * _mottled(raw, 20))
 
@@ -88,6 +95,19 @@ def _speckled(raw: Field) -> Field:
     return _as_field(2 * _unit(grains) + 12 * (_unit(grains) > 2.3) + 3 * _mottled(raw, 20))
 
 
+def _stained(raw: Field) -> Field:
+    """Blotches from the size of a defect to that of the part."""
+    return _as_field(2 * _unit(cv2.GaussianBlur(raw, (0, 0), 1.4)) + 5 * _mottled(raw, 7) + 5 * _mottled(raw[::-1], 16))
+
+
+def _slatted(raw: Field) -> Field:
+    """Slats with dark gaps between them."""
+    gaps = np.maximum(0, np.cos(np.arange(raw.shape[1], dtype=np.float32) * 0.11) - 0.9)[None]
+    return _as_field(
+        3 * _unit(cv2.GaussianBlur(raw, (0, 0), sigmaX=1.0, sigmaY=5)) + 3 * _mottled(raw, 20) - 120 * gaps
+    )
+
+
 def _ribbed(raw: Field) -> Field:
     y, x = (np.arange(length, dtype=np.float32) for length in raw.shape)
     ribs = np.sin((x[None] * math.cos(0.6) + y[:, None] * math.sin(0.6)) * 0.45)
@@ -103,11 +123,14 @@ _MAKERS: Final = {
     "brushed": _brushed,
     "ground": _ground,
     "cast": _cast,
+    "etched": _etched,
     "blasted": _blasted,
     "crossed": _crossed,
     "woven": _woven,
     "rubber": _rubber,
     "speckled": _speckled,
+    "stained": _stained,
+    "slatted": _slatted,
     "ribbed": _ribbed,
     "felt": _felt,
 }

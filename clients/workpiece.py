@@ -76,8 +76,7 @@ class Piece:
 
     def pixels(self, points: Points) -> Points:
         """From the part's own axes to pixels."""
-        cos, sin = math.cos(self.angle), math.sin(self.angle)
-        return np.asarray(points @ np.array([[cos, sin], [-sin, cos]]) * self.radius + self.centre)
+        return turned(points, self.angle) * self.radius + self.centre
 
     def fill(self, target: Image, outline: Points, value: int) -> None:
         """Fill an outline with smooth edges."""
@@ -121,6 +120,7 @@ class Piece:
 
     def _occupy(self, outline: Points) -> None:
         self.fill(self._fasteners, outline, 255)
+        self._busy = None
 
     # --- damaging it -------------------------------------------------------------------------------------------------
 
@@ -182,6 +182,12 @@ def softened(corners: Points, radius: float) -> Points:
         end = corner + (after - corner) * min(0.5, radius / math.dist(after, corner))
         points.append((1 - steps) ** 2 * start + 2 * steps * (1 - steps) * corner + steps**2 * end)
     return np.concatenate(points)
+
+
+def turned(outline: Points, angle: float) -> Points:
+    """An outline around 0 turned by so many radians."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.asarray(outline @ np.array([[cos, sin], [-sin, cos]]))
 
 
 def fixed(points: Points) -> NDArray[np.int32]:

@@ -23,6 +23,14 @@ AGAIN_AT_MOST: Final = 5
 AGAIN_STEPS: Final = 6
 #: Seconds beyond its grace until a process that was asked to end is killed.
 PATIENCE: Final = 5.0
+#: Seconds in which a loop must have gone round once; else the process is ended and started again. Far more than a turn
+#: may take: the broker reads a line file in 1 s at most; the join's commit and the recorder's pictures wait for a disk;
+#: a worker and a camera beat ten and three times a second, and a model thread that hangs is its own watchdog's affair.
+WATCHDOG: Final = {Stage.BROKER: 10, Stage.JOIN: 60, Stage.RECORDER: 30, Stage.WORKER: 30, Stage.CAMERA: 30}
+#: Seconds in which a process must serve; systemd's 90 where none are named. A join that takes over a ledger of an older
+#: schema is never broken off: it would begin anew. A recorder looks through its folder. A worker asks for so many more
+#: at each model (LOADING, workers/worker.py).
+START: Final = {Stage.JOIN: "infinity", Stage.RECORDER: "600", Stage.WORKER: "600"}
 #: Sockets and files of one process: the last bound of connections.
 FILES: Final = 65_536
 #: What a process is started after, and so ends before.
@@ -87,9 +95,14 @@ def _service(line: Line, path: Path, spec: Spec, planned: Iterable[Spec], user: 
                 ("StartLimitIntervalSec", "0"),  # a line is never given up on
             ],
             "Service": [
+                ("Type", "notify"),
+                ("NotifyAccess", "main"),
+                ("WatchdogSec", str(WATCHDOG[spec.stage])),
+                *([("TimeoutStartSec", START[spec.stage])] if spec.stage in START else []),
                 ("ExecStart", " ".join(_word(word.replace("$", "$$")) for word in spec.argv)),
                 ("WorkingDirectory", str(path.parent).replace("%", "%%")),
                 *(("Environment", _word(f"{key}={value}")) for key, value in spec.env.items()),
+                ("Environment", "PYTHONFAULTHANDLER=1"),  # what the watchdog ends says first where it was
                 *([("User", user)] if user else []),
                 ("Restart", "always" if spec.restart is Restart.ALWAYS else "on-failure"),
                 ("RestartSec", f"{AGAIN:g}"),

@@ -21,8 +21,8 @@ def units(
     """Write systemd units that run a line on this machine: a service for each process, a target for all.
 
     The same processes as those of gongwei up, each with a limit of memory that follows from the line file: a broker
-    that a stranger floods is ended and started again before the machine runs out (docs/limits.md). Exit code 2 for a
-    line file that cannot be used.
+    that a stranger floods is ended and started again before the machine runs out (docs/limits.md). So is a process
+    whose loop stands still (docs/operations.md). Exit code 2 for a line file that cannot be used.
 
     Examples:
 

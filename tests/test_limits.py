@@ -126,10 +126,10 @@ def test_registrations_have_a_rate_and_a_burst() -> None:
     assert one.counts["refused_total", "too_many_sessions"] == 1
     one.lose(1.0, one.dispatcher.roster.sessions["s0"], "no_beat")
     taken(one.outbox)
-    one.from_worker(1.0, b"w", ready("again"))
+    one.from_worker(1.0, b"v", ready("again", worker="w2"))
     assert taken(one.outbox)[1] == []  # it repeats READY every 250 ms
     assert one.counts["refused_total", "too_fast"] == 1
-    one.from_worker(1.25, b"w", ready("again"))
+    one.from_worker(1.25, b"v", ready("again", worker="w2"))
     assert "again" in one.dispatcher.roster.sessions
 
 

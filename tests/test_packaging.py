@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 #: What `clients` and `workers` may import of `broker`: no server.
 SHARED = {
     "wire", "line", "log", "metrics", "parent", "ending", "silence", "filename", "operator", "keys", "keyring", "curve",
-    "socket_monitor", "redial", "patience",
+    "socket_monitor", "redial", "patience", "notifier",
 }  # fmt: skip
 
 

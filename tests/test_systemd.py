@@ -15,6 +15,7 @@ from broker.line import CameraEntry, Endpoints, Limits, Line, Model, Recorder, R
 from ops import plan, systemd
 from ops.__main__ import app
 from ops.supervisor import Stage
+from workers.worker import LOADING
 
 LINE = Line(
     name="line-1",
@@ -77,6 +78,22 @@ def test_ends_in_the_order_of_up_and_starts_again_as_up_does(tmp_path: Path) -> 
     assert camera["Service"]["TimeoutStopSec"] == "12"  # deadline, flush, and what is left to systemd
     assert {unit["Service"]["User"] for unit in files.values()} == {"crew"}
     assert {unit["Service"]["ReadWritePaths"] for unit in files.values()} == {str(tmp_path)}, "the ledger lies there"
+
+
+def test_a_loop_that_stands_still_is_started_again(tmp_path: Path) -> None:
+    files = {name: parsed(text)["Service"] for name, text in list(made(tmp_path / "line.toml").items())[1:]}
+    for service in files.values():
+        assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")
+    watched = [files[f"gongwei-line-1-{name}.service"]["WatchdogSec"] for name in NAMES]
+    assert watched == ["60", "10", "30", "30", "30", "30"]
+    join, worker = files["gongwei-line-1-join.service"], files["gongwei-line-1-worker-dents-1.service"]
+    assert join["TimeoutStartSec"] == "infinity", "an older ledger may take long to be taken over"
+    assert float(worker["TimeoutStartSec"]) == LOADING
+
+
+def test_what_the_watchdog_ends_says_where_it_was(tmp_path: Path) -> None:
+    for text in list(made(tmp_path / "line.toml").values())[1:]:
+        assert "Environment=PYTHONFAULTHANDLER=1\n" in text
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")

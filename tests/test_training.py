@@ -118,13 +118,34 @@ def test_a_few_steps_learn_something_and_are_taken_up_again(recipe: Recipe, batc
     assert all(torch.equal(a, b) for a, b in zip(other.average.parameters(), student.average.parameters(), strict=True))
 
 
+def test_thresholds_share_the_false_alarms_that_are_allowed() -> None:
+    torch.manual_seed(5)
+    bad = torch.rand(9000) < 0.5
+    scores = [torch.rand(9000) * most for most in (0.5, 1.0, 7.0)]
+    limits = export.thresholds(scores, bad)
+    alarms = torch.stack([one[~bad] >= limit for one, limit in zip(scores, limits, strict=True)])
+    assert alarms.any(0).float().mean() == pytest.approx(0.005, abs=0.001)
+    assert alarms.any(0).float().mean() <= 0.005
+    assert alarms.sum(1).max() - alarms.sum(1).min() <= 1
+
+
+def test_thresholds_of_models_that_are_sure_together_are_lower() -> None:
+    bad = torch.arange(4000) % 2 == 1
+    same = torch.linspace(0, 1, 4000)
+    alike, alone = export.thresholds([same, same], bad), export.thresholds([same, same.flip(0)], bad)
+    assert alike[0] == alike[1] < alone[0]
+
+
+def test_thresholds_need_sound_parts() -> None:
+    with pytest.raises(ValueError, match="only bad ones"):
+        export.thresholds([torch.rand(9)], torch.ones(9, dtype=torch.bool))
+
+
 def test_a_classifiers_threshold_is_in_its_biases(tmp_path: Path) -> None:
     recipe = RECIPES[2]
     student = Student(recipe, Settings(), CPU)
-    highest, bad = torch.linspace(-1, 1, 1001), torch.zeros(1001, dtype=torch.bool)
-    limit = export.threshold(highest, bad)
-    assert limit == pytest.approx(0.998, abs=1e-3)
-    path = export.export(student.average, recipe, highest, bad, tmp_path)
+    limit = 0.998
+    path = export.export(student.average, recipe, limit, tmp_path)
     pictures = torch.rand(1, 3, *recipe.side)
     with torch.no_grad():
         ok, worse = student.average(pictures)[0][0].tolist()

@@ -10,7 +10,7 @@ import cv2
 import typer
 
 from broker import line as line_file
-from broker import log
+from broker import log, notifier
 from broker.ending import when_asked_to_end
 from broker.keyring import BrokerKey, KeyOption, Keyring
 from broker.keys import KeysError
@@ -111,7 +111,9 @@ def start(
         raise fail(str(error), 2) from None
     try:
         models = [model_options(word, flags, described, line.parent if line else Path()) for word in model]
-        _serve(Worker(backend=where, models=models, name=name, watchdog=True, credentials=credentials), metrics_port)
+        told = notifier.from_environment()
+        worker = Worker(backend=where, models=models, name=name, watchdog=True, credentials=credentials, notifier=told)
+        _serve(worker, metrics_port)
     except WorkersError as error:
         logger.error("worker cannot go on", error=str(error))
         raise typer.Exit(1) from None

@@ -11,6 +11,7 @@ import zmq
 
 from broker import log, silence
 from broker.curve import Credentials
+from broker.notifier import Notifier
 from broker.silence import Silence
 from broker.wire import (
     Beat,
@@ -41,7 +42,8 @@ STOP_TIMEOUT: Final = 2.0
 
 class Control:
     """The loop. `stopping` asks for an orderly end, `hurry` for one at once. When for `patience` seconds no broker has
-    answered, and no session was open and connected, the log says so."""
+    answered, and no session was open and connected, the log says so. `notifier`: who is told that the loop goes
+    round."""
 
     _connection: Connection
 
@@ -54,8 +56,10 @@ class Control:
         watchdog: Watchdog | None = None,
         patience: float = silence.LIMIT,
         credentials: Credentials | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self._credentials = credentials
+        self._notifier = notifier or Notifier()
         self.stopping = threading.Event()
         self.hurry = threading.Event()
         #: After `run`: a thread did not end and was left behind.
@@ -78,8 +82,10 @@ class Control:
                 for member in self._members:
                     member.session.start(context)
                     poller.register(member.session.answers, zmq.POLLIN)
+                self._notifier.ready(time.monotonic())
                 while not self.stopping.is_set() and not self._dismissed():
                     self._turn(poller)
+                self._notifier.stopping()
                 self._drain(poller, drain_timeout)
             finally:
                 if self._watchdog is not None:
@@ -122,6 +128,7 @@ class Control:
         if now < self._beat_due:
             return
         self._beat_due = now + BEAT
+        self._notifier.alive(now)
         beats = [m.session.beat(m.registration.session, now) for m in self._members if m.registration.announced]
         if beats:
             self._reached = self._connection.send(Beat(worker=self._name, sessions=beats))

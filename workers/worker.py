@@ -12,6 +12,7 @@ import zmq
 
 from broker import log, silence, wire
 from broker.curve import Credentials
+from broker.notifier import Notifier
 from workers.control import Control
 from workers.errors import RefusedError
 from workers.metrics import Metrics
@@ -24,6 +25,8 @@ logger = log.get(__name__)
 
 #: Seconds that an orderly end may take.
 DRAIN_TIMEOUT: Final = 5.0
+#: Seconds that loading one model and warming it up may take under a service manager; an engine may build it first.
+LOADING: Final = 600.0
 
 
 class Worker:
@@ -32,7 +35,7 @@ class Worker:
     `context`: None makes one of its own; inproc lines share one; a ZAP handler in it has no say over the worker, which
     binds nothing outside the process. `watchdog`: end the process when a model thread hangs; only for a process of its
     own. `patience`: seconds without a broker after which the log says so.
-    `credentials`: for a broker that asks for keys.
+    `credentials`: for a broker that asks for keys. `notifier`: who is told that it serves.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Worker:
         watchdog: bool = False,
         patience: float = silence.LIMIT,
         credentials: Credentials | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.name = name or default_name()
         self.metrics = Metrics()
@@ -54,6 +58,7 @@ class Worker:
         self._watched = watchdog
         self._patience = patience
         self._credentials = credentials
+        self._notifier = notifier or Notifier()
         self._lock = threading.Lock()
         self._control: Control | None = None
         self._stops = 0
@@ -88,7 +93,16 @@ class Worker:
 
     def _prepared(self, sessions: list[Session]) -> Control:
         watchdog = Watchdog(max(session.exec_timeout for session in sessions)) if self._watched else None
-        control = Control(self.name, self._backend, sessions, self.metrics, watchdog, self._patience, self._credentials)
+        control = Control(
+            self.name,
+            self._backend,
+            sessions,
+            self.metrics,
+            watchdog,
+            self._patience,
+            self._credentials,
+            self._notifier,
+        )
         with self._lock:
             self._control = control
             if self._stops:
@@ -101,6 +115,7 @@ class Worker:
         sessions = []
         for options in self._models:
             for number in range(options.threads):
+                self._notifier.extend(LOADING)
                 sessions.append(self._session(options, number, options.engine_threads or share))
                 if self._stops:
                     return []

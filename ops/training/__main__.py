@@ -110,6 +110,8 @@ def _train(
 
 def _export(students: list[Student], settings: Settings, device: torch.device, folder: Path) -> dict[str, object]:
     """Choose thresholds on parts that the training has not seen, and write the models."""
+    import torch
+
     from ops.training import export
     from ops.training.loader import Loader
     from ops.training.painter import painters
@@ -120,18 +122,23 @@ def _export(students: list[Student], settings: Settings, device: torch.device, f
     with painters(settings.painters, order) as crew, Loader(crew, device) as loader:
         while stock.received < settings.validation:
             loader.pour(stock, timeout=0.2)
-    told: dict[str, object] = {}
-    for student in students:
-        highest, bad = export.scores(student.average, student.recipe, stock)
-        path = export.export(student.average, student.recipe, highest, bad, folder)
-        limit = export.threshold(highest, bad)
-        missed = float((highest[bad] < limit).float().mean())
-        told[student.recipe.name] = {"threshold": limit, "missed_in_training_world": missed}
-        size = path.stat().st_size / 1e6
-        console.print(
-            f"{path}: {size:.2f} MB; threshold {limit:.3f}, misses {missed:.2%} of the training world's bad parts"
-        )
+    judged = [export.scores(student.average, student.recipe, stock) for student in students]
+    bad = judged[0][1]
+    limits = export.thresholds([highest for highest, _ in judged], bad)
+    called = torch.stack([highest >= limit for (highest, _), limit in zip(judged, limits, strict=True)])
+    told: dict[str, object] = {"parts": len(bad), "together": _shares(called.any(0), bad)}
+    for student, limit, mine in zip(students, limits, called, strict=True):
+        path = export.export(student.average, student.recipe, limit, folder)
+        told[student.recipe.name] = {"threshold": limit} | _shares(mine, bad)
+        console.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB; threshold {limit:.3f}")
+    for name, shares in told.items():
+        console.print(f"training world, {name}: {shares}")
     return told
+
+
+def _shares(called: torch.Tensor, bad: torch.Tensor) -> dict[str, float]:
+    """Shares of bad parts that are not called bad, and of sound ones that are."""
+    return {"missed": float((~called[bad]).float().mean()), "false_alarms": float(called[~bad].float().mean())}
 
 
 def _order(settings: Settings) -> Order:

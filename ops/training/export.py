@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +17,8 @@ from workers.metadata import FIT
 from workers.settings import CONFIDENCE_KEY
 from workers.zoo.yolov5 import ANCHORS
 
-#: Share of the sound parts of the training world that a model may call bad.
-_FALSE_ALARMS: Final = 0.001
-#: Thresholds are not set outside of this, however clear the training world is.
-_LEAST, _MOST = 0.2, 0.6
+#: Share of the sound parts of the training world that the models together may call bad.
+_FALSE_ALARMS: Final = 0.005
 _BATCH: Final = 64
 
 
@@ -37,16 +36,22 @@ def scores(learner: Learner, recipe: Recipe, stock: Stock) -> tuple[Tensor, Tens
     return torch.cat(highest).float().cpu(), torch.cat(bad).cpu()
 
 
-def threshold(highest: Tensor, bad: Tensor) -> float:
-    """The score that so few sound parts reach as may be called bad."""
-    sound = highest[~bad]
-    return float(torch.quantile(sound, 1 - _FALSE_ALARMS)) if len(sound) else 0.0
+def thresholds(highest: Sequence[Tensor], bad: Tensor) -> list[float]:
+    """A score for each model: each calls as many sound parts bad as the others, and together they call so many bad as
+    they may, since a part is bad when any of them says so. Raises ValueError when no part is sound."""
+    sound = torch.stack([scores[~bad] for scores in highest])
+    if not sound.shape[1]:
+        raise ValueError("thresholds need sound parts to be chosen by; there are only bad ones")
+    falling = sound.sort(1, descending=True).values
+    rank = sound.argsort(1, descending=True).argsort(1)
+    # Up to here no more parts have a higher rank with any of the models than may have.
+    last = int(rank.amin(0).sort().values[int(_FALSE_ALARMS * sound.shape[1])])
+    return [float(falling[model, max(0, last - 1) : last + 1].mean()) for model in range(len(highest))]
 
 
-def export(learner: Learner, recipe: Recipe, highest: Tensor, bad: Tensor, folder: Path) -> Path:
-    """Write `folder`/NAME.onnx; returns its path."""
+def export(learner: Learner, recipe: Recipe, confidence: float, folder: Path) -> Path:
+    """Write `folder`/NAME.onnx, which calls a part bad from a score of `confidence` on; returns its path."""
     values = learner.net.folded()
-    confidence = threshold(highest, bad)
     if recipe.task == "classify":
         # The classifier's threshold goes into its biases: a worker takes the likelier class.
         weights, biases = values["model.9.linear"]
@@ -60,7 +65,7 @@ def export(learner: Learner, recipe: Recipe, highest: Tensor, bad: Tensor, folde
         "description": "demo model of Gongwei for the parts of its synthetic camera; good for nothing else",
         "license": "Apache-2.0",
         FIT: "letterbox",
-        CONFIDENCE_KEY: f"{min(max(confidence, _LEAST), _MOST):.3f}",
+        CONFIDENCE_KEY: f"{confidence:.3f}",
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{recipe.name}.onnx"

@@ -65,8 +65,9 @@ def ciou(boxes: Tensor, others: Tensor) -> Tensor:
     """Complete intersection over union of boxes [..., 4], centre x, centre y, width, height."""
     low, high = boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2
     other_low, other_high = others[..., :2] - others[..., 2:] / 2, others[..., :2] + others[..., 2:] / 2
-    shared = (torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0).prod(-1)
-    union = boxes[..., 2:].prod(-1) + others[..., 2:].prod(-1) - shared + 1e-7
+    shared = (torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0)
+    shared = _area(shared)
+    union = _area(boxes[..., 2:]) + _area(others[..., 2:]) - shared + 1e-7
     overlap = shared / union
     hull = (torch.maximum(high, other_high) - torch.minimum(low, other_low)).square().sum(-1) + 1e-7
     apart = (boxes[..., :2] - others[..., :2]).square().sum(-1) / hull
@@ -75,6 +76,11 @@ def ciou(boxes: Tensor, others: Tensor) -> Tensor:
     with torch.no_grad():
         weight = shape / (shape - overlap + 1 + 1e-7)
     return overlap - apart - weight * shape
+
+
+def _area(sides: Tensor) -> Tensor:
+    """`prod` would wait for the device on its way back, to look for zeros."""
+    return sides[..., 0] * sides[..., 1]
 
 
 def _scaled(batch: Batch, side: tuple[int, int]) -> Batch:
