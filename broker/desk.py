@@ -47,6 +47,7 @@ def state_of(session: Session) -> SessionState:
         open=session.ready,
         draining=session.draining,
         random=session.random,
+        precision=session.precision,
     )
 
 

@@ -61,6 +61,7 @@ class Session:
         "max_batch",
         "model",
         "opened_at",
+        "precision",
         "random",
         "ready",
         "sha256",
@@ -73,6 +74,7 @@ class Session:
         self.model = message.model
         self.sha256 = message.sha256
         self.random = message.random
+        self.precision = message.precision
         self.worker = worker
         self.grant = message.grant
         self.depth = message.depth

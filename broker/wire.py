@@ -32,6 +32,8 @@ MAX_CLASSES: Final = 4096
 CLASS_NAME_LIMIT: Final = 64
 #: Characters in the name of a camera, boot, worker, session or model.
 LABEL_LIMIT: Final = 64
+#: The precision of a model whose file does not say it.
+UNKNOWN: Final = "unknown"
 #: From this many bytes on a payload is handed to ZeroMQ without a copy; below it a copy is faster (measured).
 COPY_THRESHOLD: Final = 1 << 16
 
@@ -211,7 +213,8 @@ class Reject(Message, frozen=True, kw_only=True):
 class Ready(Message, frozen=True, kw_only=True):
     """A model thread registers, warmed up. `session` is random; `depth` is how many undone jobs may be under way at
     once when it crashes (max_batch plus those decoded ahead): that many are suspects. `exec_timeout` in seconds.
-    `classes`: names of the classes that the model can answer, empty where unknown; `random`: nobody trained it."""
+    `classes`: names of the classes that the model can answer, empty where unknown; `random`: nobody trained it;
+    `precision`: what it computes in, as its file says."""
 
     TYPE = b"\x21"
     LIMIT = BATCH_LIMIT
@@ -226,6 +229,7 @@ class Ready(Message, frozen=True, kw_only=True):
     protocol: int = PROTOCOL
     classes: ClassNames = field(default_factory=list)
     random: bool = False
+    precision: Label = UNKNOWN
 
 
 class SessionBeat(Struct, frozen=True, kw_only=True, gc=False):
@@ -586,7 +590,7 @@ class Reloaded(Message, frozen=True, kw_only=True):
 class SessionState(Struct, frozen=True, kw_only=True, gc=False):
     """How a session does: `open`, it takes jobs; `draining`, it finishes what is `in_flight` and is then let go.
     `dispatched`: jobs that it was given since it registered; `grant`: the highest number that it takes; `random`: its
-    model's weights are."""
+    model's weights are; `precision`: what its model computes in."""
 
     worker: str
     session: str
@@ -598,6 +602,7 @@ class SessionState(Struct, frozen=True, kw_only=True, gc=False):
     open: bool
     draining: bool
     random: bool = False
+    precision: str = UNKNOWN
 
 
 class List(Message, frozen=True, kw_only=True):

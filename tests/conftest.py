@@ -6,11 +6,14 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zmq
 from hypothesis import HealthCheck, settings
 
 import workers  # noqa: F401  before any cv2: it sets the limit of pixels that cv2 decodes
+
+import cv2  # isort: skip
 
 # Machines are shared and noisy: how long an example takes says nothing about what is tested.
 settings.register_profile("line", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,6 +28,17 @@ def testdata() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no test data at {SHARED.parent.name}/{SHARED.name} beside the repository")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four pictures: blurred noise."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(3)
+    for number in range(4):
+        noise = cv2.GaussianBlur(rng.integers(0, 256, (80, 120, 3), np.uint8), (0, 0), 1 + number)
+        cv2.imwrite(str(folder / f"{number}.png"), cv2.normalize(noise, noise, 0, 255, cv2.NORM_MINMAX))
+    return folder
 
 
 @pytest.fixture

@@ -18,11 +18,12 @@ def stepwise(model: Any, batch: Any) -> list[Any]:
     values = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
     values[model.graph.input[0].name] = batch
     for node in model.graph.node:
-        values |= _step(node, values, model)
+        values |= step(node, values, model)
     return [values[one.name] for one in model.graph.output]
 
 
-def _step(node: Any, values: dict[str, Any], model: Any) -> dict[str, Any]:
+def step(node: Any, values: dict[str, Any], model: Any) -> dict[str, Any]:
+    """What one node makes of `values`, by name."""
     names = list(dict.fromkeys(name for name in node.input if name))
     inputs = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(values[name].dtype), values[name].shape)

@@ -13,39 +13,20 @@ import pytest
 from typer.testing import CliRunner
 
 import workers  # noqa: F401  (before cv2, whose limits it sets)
-from broker.wire import Key, Verdict
+from broker.wire import Key
 from clients.synthetic import SyntheticCamera
 from clients.workpiece import CLASSES
 from ops.bench import app, threshold
-from ops.bench.examination import Examiner, Flaw, Record, confident, verdict
-from ops.bench.grade import LOCATORS, grade, make_targets
-from ops.bench.precision import Claim, Sight
+from ops.bench.examination import Examiner, confident, verdict
+from ops.bench.grade import grade, make_targets
 from ops.bench.speed import Speed
 from ops.demo_line import shipped_ng
 from ops.training.recipe import RECIPES
 from ops.truth import compare
+from tests.demo_records import LARGE_CLEAR, SMALL_FAINT, record, write_random
 from workers import shipped
 from workers.errors import ModelError
-from workers.placement import Scaling
-from workers.settings import CONFIDENCE_KEY
 from workers.store import find
-from workers.zoo.initial import random_values
-
-SMALL_FAINT = Flaw("dent", 81.0, 12.0)
-LARGE_CLEAR = Flaw("hole", 1600.0, 80.0)
-
-
-def record(*defects: Flaw, said: Verdict = "ok", seen: bool = False) -> Record:
-    judges = (*shipped.NAMES, "threshold")
-    sight = Sight(tuple(d.name for d in defects), tuple(Claim(d.name, 0.9, (1.0,)) for d in defects if seen))
-    located = frozenset(LOCATORS) if seen else frozenset[str]()
-    return Record(
-        defects=defects,
-        sights={"demo-det": sight, "demo-seg": sight},
-        verdict=said,
-        bad=dict.fromkeys(judges, said == "ng"),
-        located=tuple(located for _ in defects),
-    )
 
 
 def test_misses_and_false_alarms_are_counted_by_size_and_contrast() -> None:
@@ -96,13 +77,7 @@ def test_a_threshold_says_nothing_of_an_empty_belt() -> None:
 @pytest.fixture(scope="module")
 def random_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models of the shipped names and shapes with random weights: nothing that they say means anything."""
-    folder = tmp_path_factory.mktemp("models")
-    for recipe in RECIPES:
-        net = recipe.network()
-        metadata = {"task": recipe.task, "names": str(list(recipe.names)), CONFIDENCE_KEY: "0.4"}
-        model = net.model(random_values(net, 0, Scaling()), metadata | {"gongwei.fit": "letterbox"})
-        (folder / f"{recipe.name}.onnx").write_bytes(model.SerializeToString())
-    return folder
+    return write_random(tmp_path_factory.mktemp("models"))
 
 
 def test_recipes_are_the_shipped_models() -> None:

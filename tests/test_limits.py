@@ -36,7 +36,7 @@ from tests.fuzz import zmtp
 from tests.peers import JPEG, Context, Peer, broker, frame, hello, make_line, ready, running
 from tests.test_end_to_end import spots
 from tests.whole_line import whole_line
-from workers import model
+from workers import metadata, model
 from workers.engine import Signature
 from workers.engine.fake import Fake
 from workers.errors import ModelError, RefusedError
@@ -363,7 +363,7 @@ def test_quarantine_keeps_so_many(tmp_path: Path) -> None:
 
 
 def test_names_in_a_models_metadata_have_a_length() -> None:
-    names = "[" + "'a'," * (model.NAMES_LIMIT // 4) + "]"
+    names = "[" + "'a'," * (metadata.NAMES_LIMIT // 4) + "]"
     with pytest.raises(ModelError, match="names cannot be read"):
         model.describe(Signature((1, 3, 8, 8), ((1, None, 7),), "", {"names": names}), model.Hints(), "file")
 

@@ -87,6 +87,18 @@ def test_stand_ins_are_no_workers_to_be_restarted() -> None:
     assert open_sessions(sessions) == {"det": 3, "seg": 1}
 
 
+def test_the_precision_of_a_model_is_shown() -> None:
+    world = World(cameras=1, models=("det",))
+    world.calm(0.2)
+    world.from_worker("gpu", ready("gpus", worker="gpu", precision="int8"))
+    world.turn()
+    listed = desk.listed(world.router, List())
+    assert [one.precision for one in listed.sessions] == ["unknown", "int8"]
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(table(listed))
+    assert ["int8" in line for line in console.export_text().splitlines()[1:]] == [False, True]
+
+
 def test_random_weights_are_shown_and_told_as_a_trouble() -> None:
     world = World(cameras=1, models=("det",))
     world.calm(0.2)

@@ -24,7 +24,7 @@ from broker.wire import Beat, Drain, Ready, Void
 from tests.conftest import free_port
 from tests.darknet.cases import NEW_COORDS
 from tests.darknet.noise import weight_file
-from tests.test_imports import MIXED, bring, graph, weights
+from tests.small_graphs import MIXED, bring, graph, weights
 from tests.test_worker import FakeBroker, grey, score
 from workers.engine.fake import EXIT_CODE, poison_picture
 from workers.engine.onnx import OnnxEngine
@@ -220,6 +220,7 @@ def test_check_prints_and_gives_json(tmp_path: Path) -> None:
     shown = workers_command("check", str(model), str(picture), cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "red" in shown.stdout
+    assert shown.stdout.splitlines()[0] == f"{picture}: 1 detections", "however long the name is"
     drawn = cv2.imread(str(tmp_path / "annotated" / "model-1-spot.jpg"))
     assert drawn is not None and drawn.shape[0] > 480, "the picture under a banner"
     assert np.abs(drawn[-480:].astype(int) - canvas).max(axis=2).sum() > 255 * 100, "nothing was drawn"

@@ -15,7 +15,7 @@ from broker.ending import when_asked_to_end
 from broker.keyring import BrokerKey, KeyOption, Keyring
 from broker.keys import KeysError
 from workers import check, heap, importer, listing, operate
-from workers.arguments import LineOption, fail, hints_of, line_of
+from workers.arguments import fail, hints_of, line_of
 from workers.errors import WorkersError
 from workers.flags import (
     ConfidenceOption,
@@ -26,6 +26,7 @@ from workers.flags import (
     IouOption,
     LabelsOption,
     LayoutOption,
+    LineOption,
     MeanOption,
     SizeOption,
     StdOption,

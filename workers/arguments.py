@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -12,8 +11,6 @@ from broker.line import Line, LineError
 from workers.errors import WorkersError
 from workers.flags import hints
 from workers.model import Hints
-
-LineOption = Annotated[Path | None, typer.Option("--line", help="The line file (TOML).", show_default=False)]
 
 
 def fail(message: str, code: int = 1) -> typer.Exit:

@@ -15,7 +15,7 @@ from rich.table import Table
 from broker import log
 from clients.draw import annotate
 from workers import image
-from workers.arguments import LineOption, fail, hints_of, line_of
+from workers.arguments import fail, hints_of, line_of
 from workers.errors import ImageError, WorkersError
 from workers.flags import (
     ConfidenceOption,
@@ -24,8 +24,10 @@ from workers.flags import (
     FitOption,
     Flags,
     IouOption,
+    JsonOption,
     LabelsOption,
     LayoutOption,
+    LineOption,
     MeanOption,
     SizeOption,
     StdOption,
@@ -61,9 +63,11 @@ def check(
     std: StdOption = None,
     fit: FitOption = None,
     layout: LayoutOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per picture.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Look at pictures with the code of the workers, without a broker: what is found is printed, and drawn on copies.
+
+    With --json, one object per picture.
 
     Examples:
 
@@ -120,18 +124,25 @@ def draw(path: Path, picture: Picture, frame: dict[str, Any]) -> None:
 def show(path: Path, body: dict[str, Any]) -> None:
     """Print a result body as a table."""
     entries = body.get("detections", body.get("classes", []))
-    table = Table(
-        "class",
-        "score",
-        "box",
-        "area",
-        title=f"{path}: {len(entries)} {_kind(body)}{_warning(body)}",
-        title_justify="left",
-    )
-    for entry in entries:
-        box = " ".join(f"{edge:.0f}" for edge in entry.get("box", []))
-        table.add_row(entry["name"], f"{entry['score']:.3f}", box, f"{entry['area']:.0f}" if "area" in entry else "")
-    Console().print(table)
+    # A table's own title is as narrow as the table.
+    typer.echo(f"{path}: {len(entries)} {_kind(body)}{_warning(body)}")
+    if entries:
+        Console().print(_boxes(entries) if "detections" in body else _classes(entries))
+
+
+def _boxes(detections: list[dict[str, Any]]) -> Table:
+    table = Table("class", "score", "box", "area")
+    for one in detections:
+        box = " ".join(f"{edge:.0f}" for edge in one["box"])
+        table.add_row(one["name"], f"{one['score']:.3f}", box, f"{one['area']:.0f}")
+    return table
+
+
+def _classes(best: list[dict[str, Any]]) -> Table:
+    table = Table("class", "score")
+    for one in best:
+        table.add_row(one["name"], f"{one['score']:.3f}")
+    return table
 
 
 def _tell(path: Path, body: dict[str, Any], drawn: Path | None, as_json: bool) -> None:

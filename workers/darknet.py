@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.engine import Signature
-from workers.model import FIT, SOURCE, SOURCE_SHA256, Hints, Model, describe
+from workers.metadata import FIT, PRECISION, SOURCE, SOURCE_SHA256
+from workers.model import Hints, Model, describe
 from workers.onnxfile import content, sha256
+from workers.precision.wanted import AS_IT_COMES, Wanted
 from workers.store import keep
 from workers.zoo.darknet import Detector
 
@@ -23,10 +25,16 @@ class Imported:
 
 
 def bring(
-    cfg: Path, weights: Path, name: str, hints: Hints, store: Path, extra: dict[str, str] | None = None
+    cfg: Path,
+    weights: Path,
+    name: str,
+    hints: Hints,
+    store: Path,
+    extra: dict[str, str] | None = None,
+    wanted: Wanted = AS_IT_COMES,
 ) -> Imported:
-    """Import a Darknet model as `name` into `store`; `extra`: more metadata. Raises ModelError; then nothing is
-    written."""
+    """Import a Darknet model as `name` into `store`, in the precision `wanted`; `extra`: more metadata. Raises
+    ModelError; then nothing is written."""
     detector = Detector.load(cfg, weights)
     fit = hints.fit or ("letterbox" if detector.network.letterbox else "stretch")
     said = {"task": "detect", FIT: fit} | (extra or {})
@@ -37,8 +45,10 @@ def bring(
         | {
             "names": str(dict(enumerate(model.names))),
             "imgsz": str(list(model.size)),
+            PRECISION: "fp32",
             SOURCE: f"{cfg.name}, {weights.name}",
             SOURCE_SHA256: f"{sha256(cfg)}, {sha256(weights)}",
         }
     )
-    return Imported(name, keep(name, content(written, str(cfg)), store), model, detector.boxes)
+    made = wanted.made(written, str(cfg))
+    return Imported(name, keep(name, content(made, str(cfg)), store), model, detector.boxes)

@@ -9,7 +9,8 @@ from onnx import helper
 from workers import onnxfile
 from workers.engine import Signature
 from workers.layout import LAYOUT
-from workers.model import FIT, MEAN, STD, Hints, check_names
+from workers.metadata import FIT, MEAN, STD
+from workers.model import Hints, check_names
 from workers.onnxfile import load, shape
 
 

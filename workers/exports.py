@@ -16,7 +16,9 @@ from workers.describe import written
 from workers.engine import Engine
 from workers.engine.onnx import OnnxEngine
 from workers.errors import EngineError, ModelError
-from workers.model import SOURCE, SOURCE_SHA256, Hints, Model, describe
+from workers.metadata import PRECISION, SOURCE, SOURCE_SHA256
+from workers.model import Hints, Model, describe
+from workers.precision.wanted import AS_IT_COMES, Wanted
 from workers.settings import MAX_BATCH, MAX_BATCH_REASON, Settings
 from workers.store import keep
 from workers.trial import COUNT, refusal
@@ -33,7 +35,7 @@ _STALE: Final = (MAX_BATCH, MAX_BATCH_REASON)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """What a person says about the file at `path`. `colours`: which order its input takes; `confidence`, `iou`: from 0
-    to 1, for lines that say none; `licence`: a note."""
+    to 1, for lines that say none; `licence`: a note; `wanted`: the precision."""
 
     path: Path
     name: str
@@ -42,6 +44,7 @@ class Order:
     confidence: float | None = None
     iou: float | None = None
     licence: str | None = None
+    wanted: Wanted = AS_IT_COMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,10 @@ def bring(order: Order, store: Path) -> Exported:
         iou=model.settings.iou if order.iou is None else order.iou,
     )
     said = {key: value for key, value in onnxfile.metadata(source).items() if key not in _STALE}
-    helper.set_model_props(form.graph, said | _told(order, model) | settings.written())
-    return Exported(name, keep(name, onnxfile.content(form.graph, str(path)), store), model, form.notes)
+    said |= _told(order, model) | {PRECISION: onnxfile.precision(source)} | settings.written()
+    helper.set_model_props(form.graph, said)
+    made = order.wanted.made(form.graph, str(path))
+    return Exported(name, keep(name, onnxfile.content(made, str(path)), store), model, form.notes)
 
 
 def _engine(path: Path, source: Any) -> OnnxEngine:

@@ -13,6 +13,7 @@ from broker.line import Line, Model
 from workers.engine.fake import PREFIX, Fake
 from workers.errors import ModelError
 from workers.layout import Layout
+from workers.metadata import Precision
 from workers.model import Hints, Task
 from workers.options import ModelOptions
 from workers.placement import Fit
@@ -21,6 +22,7 @@ from workers.store import check_name, default_store, find
 T = TypeVar("T")
 Word = TypeVar("Word", bound=str)
 
+LineOption = Annotated[Path | None, typer.Option("--line", help="The line file (TOML).", show_default=False)]
 StoreOption = Annotated[Path | None, typer.Option(help="Folder of models; default: this user's gongwei/models.")]
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, or cuda where onnxruntime has it; default: the line file's, else cpu.")
@@ -28,7 +30,7 @@ DeviceOption = Annotated[
 ConfidenceOption = Annotated[
     float | None,
     typer.Option(
-        help="Least score of a detection; default: the line file's, else 0.25, or less where a rule asks for less.",
+        help="Least score of a detection; where no flag, line file or model says it: 0.25, less where a rule asks.",
         min=0,
         max=1,
     ),
@@ -36,7 +38,9 @@ ConfidenceOption = Annotated[
 IouOption = Annotated[
     float | None,
     typer.Option(
-        help="Boxes of a class that overlap by more are one; default: the line file's, else 0.45.", min=0, max=1
+        help="Boxes of a class that overlap by more are one; where no flag, line file or model says it: 0.45.",
+        min=0,
+        max=1,
     ),
 ]
 EngineThreadsOption = Annotated[
@@ -52,6 +56,15 @@ FitOption = Annotated[str | None, typer.Option(help="letterbox, stretch or crop.
 LayoutOption = Annotated[
     str | None, typer.Option(help="yolov5 or yolov8: how a detector's boxes are laid out, where both could be.")
 ]
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Write over a model of that name.")]
+PrecisionOption = Annotated[
+    Precision | None, typer.Option(help="What the model is to compute in, for engines on GPUs; default: as it comes.")
+]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="For int8: some hundred pictures as the line makes them.", show_default=False),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

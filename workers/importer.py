@@ -10,16 +10,22 @@ import typer
 from workers.arguments import fail, hints_of
 from workers.errors import ModelError, WorkersError
 from workers.flags import (
+    CalibrationOption,
+    ConfidenceOption,
     FitOption,
+    IouOption,
     LabelsOption,
     LayoutOption,
     MeanOption,
+    PrecisionOption,
+    ReplaceOption,
     SizeOption,
     StdOption,
     StoreOption,
     TaskOption,
 )
 from workers.model import Hints, Model
+from workers.precision.wanted import Wanted
 from workers.settings import Settings
 from workers.store import default_store, free
 
@@ -38,21 +44,20 @@ def bring(
     fit: FitOption = None,
     layout: LayoutOption = None,
     colours: Annotated[str, typer.Option(help="rgb or bgr: the order that the input takes.")] = "rgb",
-    confidence: Annotated[
-        float | None, typer.Option(help="Least score of a detection, where a line says none.", min=0, max=1)
-    ] = None,
-    iou: Annotated[
-        float | None, typer.Option(help="Overlap from which two boxes are one, where a line says none.", min=0, max=1)
-    ] = None,
+    confidence: ConfidenceOption = None,
+    iou: IouOption = None,
     licence: Annotated[str | None, typer.Option(help="A note of the model's licence.", show_default=False)] = None,
+    precision: PrecisionOption = None,
+    calibration: CalibrationOption = None,
     store: StoreOption = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Write over a model of that name.")] = False,
+    replace: ReplaceOption = False,
 ) -> None:
     """Bring a model into the folder of models, where `workers start --model NAME` finds it.
 
     An ONNX file (YOLOv5, YOLOv8, YOLO11, other classifiers) gets what it does not say of itself from the flags, any
     batch where that is proved, and opset 17. A Darknet model (yolov3, yolov4, their tiny ones, Yolo-Fastest and others
-    of the same layers) becomes such a file. With 80 classes and no --labels, they are COCO's.
+    of the same layers) becomes such a file. With 80 classes and no --labels, they are COCO's. With --precision it is
+    made fp16 or int8 at once, as `workers quantise` does it, and called NAME-fp16 or NAME-int8 unless --name says.
 
     Examples:
 
@@ -61,19 +66,22 @@ def bring(
       workers import mobilenet.onnx --labels names.txt --mean 127.5 --std 127.5 --fit stretch
 
       workers import parts.cfg parts_best.weights --name parts --labels parts.names
+
+      workers import best.onnx --name parts-int8 --precision int8 --calibration pictures
     """
     hints = hints_of(task, labels, size, mean, std, fit, layout)
     settings = Settings(confidence=confidence, iou=iou)
     into = store or default_store()
     try:
-        path = free(name or _main(files).stem.lower(), into, replace=replace)
+        wanted = Wanted(precision, calibration)
+        path = free(name or wanted.name(_main(files).stem.lower()), into, replace=replace)
         if len(files) == 1:
-            _onnx(files[0], path, hints, colours, settings, licence)
+            _onnx(files[0], path, hints, colours, settings, licence, wanted)
         else:
-            _darknet(files, path, hints, colours, settings, licence)
+            _darknet(files, path, hints, colours, settings, licence, wanted)
     except (WorkersError, OSError) as error:
         raise fail(str(error)) from None
-    typer.echo(f"wrote {path} ({path.stat().st_size} bytes)")
+    typer.echo(f"wrote {path} ({path.stat().st_size} bytes)" + (f", {precision}" if precision else ""))
 
 
 def _main(files: list[Path]) -> Path:
@@ -87,7 +95,9 @@ def _main(files: list[Path]) -> Path:
     raise ModelError(f"{said}: a model is one ONNX file, or the two of a Darknet model: {_FORMS}")
 
 
-def _onnx(file: Path, path: Path, hints: Hints, colours: str, settings: Settings, licence: str | None) -> None:
+def _onnx(
+    file: Path, path: Path, hints: Hints, colours: str, settings: Settings, licence: str | None, wanted: Wanted
+) -> None:
     from workers import exports  # onnx takes long to import, and `workers start` needs none of it
 
     order = exports.Order(
@@ -98,6 +108,7 @@ def _onnx(file: Path, path: Path, hints: Hints, colours: str, settings: Settings
         confidence=settings.confidence,
         iou=settings.iou,
         licence=licence,
+        wanted=wanted,
     )
     exported = exports.bring(order, path.parent)
     typer.echo(_summary(path.stem, exported.model))
@@ -106,7 +117,7 @@ def _onnx(file: Path, path: Path, hints: Hints, colours: str, settings: Settings
 
 
 def _darknet(
-    files: list[Path], path: Path, hints: Hints, colours: str, settings: Settings, licence: str | None
+    files: list[Path], path: Path, hints: Hints, colours: str, settings: Settings, licence: str | None, wanted: Wanted
 ) -> None:
     from workers import darknet  # see above
 
@@ -117,7 +128,7 @@ def _darknet(
             " --fit letterbox or --fit stretch, --confidence, --iou, --licence are left to say"
         )
     extra = settings.written() | ({"license": licence} if licence else {})
-    imported = darknet.bring(cfg, weights, path.stem, hints, path.parent, extra)
+    imported = darknet.bring(cfg, weights, path.stem, hints, path.parent, extra, wanted)
     typer.echo(f"{_summary(path.stem, imported.model)}, {imported.boxes} boxes, any batch")
 
 

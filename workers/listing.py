@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -13,14 +13,15 @@ from rich.table import Table
 
 from workers import shipped
 from workers.errors import ModelError
-from workers.flags import StoreOption
-from workers.model import RANDOM, SOURCE, SOURCE_SHA256, WEIGHTS, Hints, describe
+from workers.flags import JsonOption, StoreOption
+from workers.metadata import RANDOM, SOURCE, SOURCE_SHA256, WEIGHTS
+from workers.model import Hints, describe
 from workers.store import default_store, names_in
 
 
 def models(
     store: StoreOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the folder of models, and the models that come with the package: what `workers start --model NAME` finds.
 
@@ -40,7 +41,9 @@ def models(
     if not rows:
         typer.echo(f"{folder}: no models; workers import FILE.onnx brings one, workers zoo builds one")
         return
-    Console().print(table(rows))
+    console = Console()
+    # Into a pipe or a file nothing is cut; a terminal has as much of where a model is from as fits.
+    (console if console.is_terminal else Console(width=200)).print(table(rows))
     for row in rows:
         note = row.get("error") or row["max_batch_reason"]
         if note:
@@ -59,14 +62,16 @@ def listed(store: Path) -> Iterator[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """The list for people."""
-    shown = Table(box=None, pad_edge=False)
+    shown = Table(box=None, pad_edge=False, collapse_padding=True)
     shown.add_column("name", no_wrap=True)
-    shown.add_column("task")
+    shown.add_column("task", no_wrap=True)
     for title in ("input", "classes", "batch"):
-        shown.add_column(title, justify="right")
-    for title in ("precision", "weights", "from", "licence"):
+        shown.add_column(title, justify="right", no_wrap=True)
+    for title in ("precision", "weights"):
+        shown.add_column(title, no_wrap=True)
+    for title in ("from", "licence"):
         shown.add_column(title)
-    shown.add_column("MB", justify="right")
+    shown.add_column("MB", justify="right", no_wrap=True)
     for row in rows:
         shown.add_row(*_cells(row))
     return shown

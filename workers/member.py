@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker import log
-from broker.wire import Ready, Void
+from broker.wire import UNKNOWN, Ready, Void
 from workers.registration import Registration, class_names
 from workers.session import Session
 
@@ -34,6 +34,7 @@ class Member:
             depth=session.window,
             classes=class_names(session.runner.model.names),
             random=session.runner.model.random,
+            precision=session.runner.model.precision or UNKNOWN,
         )
 
     def tell(self, message: Void) -> None:

@@ -5,7 +5,6 @@ Nothing is guessed in silence: what neither the file nor the command line says i
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,26 +14,12 @@ from workers import coco, layout
 from workers.engine import Signature
 from workers.errors import ModelError
 from workers.layout import Layout
+from workers.metadata import MEAN, STD, Precision, fit_in, is_random, names_in, numbers_in, precision_in
 from workers.placement import Fit, Scaling
 from workers.settings import Settings, settings
 
 Task: TypeAlias = Literal["detect", "segment", "classify"]
-Precision: TypeAlias = Literal["fp16", "int8"]
 
-#: Metadata keys of our own, beside Ultralytics' `task`, `names` and `imgsz`; `workers describe` writes them.
-MEAN: Final = "gongwei.mean"
-STD: Final = "gongwei.std"
-FIT: Final = "gongwei.fit"
-#: What the weights are: `random` where nobody trained them; and where the file came from, for people.
-WEIGHTS: Final = "gongwei.weights"
-RANDOM: Final = "random"
-SOURCE: Final = "gongwei.source"
-#: The sha256 of each file that a model came from (SOURCE has their names).
-SOURCE_SHA256: Final = "gongwei.source_sha256"
-#: `fp16` or `int8` where the graph was made so here.
-PRECISION: Final = "gongwei.precision"
-#: Longest `names` that is read from a file's metadata, in characters.
-NAMES_LIMIT: Final = 1 << 20
 #: Longest side of an input that is believed where only the metadata says it, in pixels.
 SIDE_LIMIT: Final = 1 << 13
 
@@ -85,9 +70,9 @@ def describe(signature: Signature, hints: Hints, where: str) -> Model:
         batch=signature.input[0],
         scaling=scaling,
         fit=fit,
-        random=_random(signature.metadata, where),
+        random=is_random(signature.metadata, where),
         settings=settings(signature.metadata, where),
-        precision=_precision(signature.metadata, where),
+        precision=precision_in(signature.metadata, where),
     )
 
 
@@ -156,30 +141,13 @@ def _agree(count: int, names: tuple[str, ...], where: str) -> None:
         )
 
 
-def names_in(metadata: Mapping[str, str], where: str) -> tuple[str, ...] | None:
-    """The class names in a file's metadata: Ultralytics writes a Python list, or a dict from number to name. None where
-    it has none. Raises ModelError."""
-    text = metadata.get("names")
-    if text is None:
-        return None
-    try:
-        value = ast.literal_eval(text) if len(text) <= NAMES_LIMIT else None
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        value = None
-    if isinstance(value, dict) and value.keys() == set(range(len(value))):
-        value = [value[number] for number in range(len(value))]
-    if not isinstance(value, list) or not value:
-        raise ModelError(f"{where}: its metadata's names cannot be read: {text[:80]!r}; give them with --labels FILE")
-    return tuple(str(name) for name in value)
-
-
 def _size(signature: Signature, where: str) -> tuple[int, int]:
     _, channels, height, width = signature.input
     if channels not in (3, None):
         raise ModelError(f"{where}: its input has {channels} channels; colour models (3) are supported")
     if height is not None and width is not None:
         return height, width
-    numbers = _numbers(signature.metadata, "imgsz", where)
+    numbers = numbers_in(signature.metadata, "imgsz", where)
     if numbers is None or len(numbers) != 2:
         raise ModelError(f"{where}: its input size is not fixed; say it with --size HEIGHTxWIDTH")
     if not all(1 <= number <= SIDE_LIMIT and number == int(number) for number in numbers):
@@ -188,9 +156,9 @@ def _size(signature: Signature, where: str) -> tuple[int, int]:
 
 
 def _scaling(task: Task, metadata: Mapping[str, str], hints: Hints, where: str) -> tuple[Scaling, Fit]:
-    mean = hints.mean or _numbers(metadata, MEAN, where)
-    std = hints.std or _numbers(metadata, STD, where)
-    fit = hints.fit or _fit(metadata, where)
+    mean = hints.mean or numbers_in(metadata, MEAN, where)
+    std = hints.std or numbers_in(metadata, STD, where)
+    fit = hints.fit or fit_in(metadata, where)
     # YOLO's own scaling; a classifier's is known when Ultralytics exported it as one.
     known = task != "classify" or metadata.get("task") == "classify"
     if not known and (mean is None or std is None or fit is None):
@@ -204,44 +172,6 @@ def _scaling(task: Task, metadata: Mapping[str, str], hints: Hints, where: str) 
     if min(scaling.std) <= 0:
         raise ModelError(f"{where}: std {scaling.std} must be more than 0")
     return scaling, fit or ("crop" if task == "classify" else "letterbox")
-
-
-def _fit(metadata: Mapping[str, str], where: str) -> Fit | None:
-    said = metadata.get(FIT)
-    known: tuple[Fit, ...] = get_args(Fit)
-    if said is not None and said not in known:
-        raise ModelError(f"{where}: its metadata says {FIT} {said!r}; known: {', '.join(known)}; say --fit")
-    return next((fit for fit in known if fit == said), None)
-
-
-def _random(metadata: Mapping[str, str], where: str) -> bool:
-    said = metadata.get(WEIGHTS)
-    if said not in (None, RANDOM):
-        raise ModelError(f"{where}: its metadata says {WEIGHTS} {said[:80]!r}; known: {RANDOM}; make the file again")
-    return said == RANDOM
-
-
-def _precision(metadata: Mapping[str, str], where: str) -> Precision | None:
-    said = metadata.get(PRECISION)
-    known: tuple[Precision, ...] = get_args(Precision)
-    if said is not None and said not in known:
-        raise ModelError(
-            f"{where}: its metadata says {PRECISION} {said[:80]!r}; known: {', '.join(known)}; make it again"
-        )
-    return next((one for one in known if one == said), None)
-
-
-def _numbers(metadata: Mapping[str, str], key: str, where: str) -> tuple[float, ...] | None:
-    text = metadata.get(key)
-    if text is None:
-        return None
-    try:
-        numbers = tuple(float(number) for number in text.strip("[]() ").split(","))
-    except ValueError:
-        numbers = (math.nan,)
-    if not all(map(math.isfinite, numbers)):
-        raise ModelError(f"{where}: its metadata's {key} {text[:80]!r} is not a list of numbers")
-    return numbers
 
 
 def _three(values: tuple[float, ...], where: str) -> tuple[float, float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -13,8 +13,7 @@ from onnx import TensorProto
 
 from workers.engine import Shape, Signature
 from workers.errors import ModelError
-
-Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+from workers.metadata import Precision
 
 
 def load(path: Path, *, weights: bool = True) -> Any:

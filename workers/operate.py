@@ -19,16 +19,16 @@ from broker.keys import KeysError
 from broker.line import Endpoints, LineError
 from broker.operator import Operator, Unanswered
 from broker.wire import List, Listed, SessionState, Stop, Stopped
+from workers.arguments import fail
+from workers.flags import JsonOption, LineOption
 
 #: Seconds between two looks at what is still in flight.
 LOOK: Final = 0.1
 #: Hex digits of a version that are shown.
 SHORT: Final = 12
 
-LineOption = Annotated[Path | None, typer.Option("--line", help="The line file (TOML).", show_default=False)]
 ControlOption = Annotated[str, typer.Option(help="The broker's control endpoint; default: the line file's.")]
 ModelOption = Annotated[list[str] | None, typer.Option("--model", help="Sessions of this model; repeat.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def listing(
@@ -54,7 +54,7 @@ def listing(
         with _operator(control, line, key, broker_key, timeout) as operator:
             listed: Listed = operator.ask(List(models=model or []))
     except Unanswered as error:
-        raise _fail(str(error)) from None
+        raise fail(str(error)) from None
     if as_json:
         typer.echo(json.dumps(msgspec.to_builtins(listed)))
     else:
@@ -87,16 +87,16 @@ def stop(
       workers stop --all --json
     """
     if not (name or model or everything):
-        raise _fail("say which: --name WORKER, --model MODEL or --all", 2)
+        raise fail("say which: --name WORKER, --model MODEL or --all", 2)
     began = time.monotonic()
     try:
         with _operator(control, line, key, broker_key) as operator:
             answer: Stopped = operator.ask(Stop(workers=name or [], models=model or [], everything=everything))
             if answer.unknown:
-                raise _fail(_unknown(answer.unknown, operator.ask(List()).sessions), 2)
+                raise fail(_unknown(answer.unknown, operator.ask(List()).sessions), 2)
             waiting = wait_drained(operator, answer.sessions, timeout, Console(stderr=True))
     except Unanswered as error:
-        raise _fail(str(error)) from None
+        raise fail(str(error)) from None
     _tell(answer.sessions, waiting, time.monotonic() - began, as_json)
     raise typer.Exit(1 if waiting else 0)
 
@@ -135,7 +135,7 @@ def in_flight(sessions: list[SessionState]) -> str:
 def table(listed: Listed) -> Table:
     """Sessions as a table; a version that is not the wanted one is marked, and one with random weights."""
     shown = Table(box=None, pad_edge=False)
-    for title in ("worker", "model", "version", "session", "state"):
+    for title in ("worker", "model", "version", "precision", "session", "state"):
         shown.add_column(title)
     for title in ("in flight", "done", "grant"):
         shown.add_column(title, justify="right")
@@ -146,7 +146,7 @@ def table(listed: Listed) -> Table:
         state = "draining" if one.draining else "open" if one.open else "opening"
         done = one.dispatched - one.in_flight
         numbers = map(str, (one.in_flight, done, one.grant))
-        shown.add_row(one.worker, one.model, version, one.session, state, *numbers)
+        shown.add_row(one.worker, one.model, version, one.precision, one.session, state, *numbers)
     return shown
 
 
@@ -175,11 +175,6 @@ def _operator(control: str, line: Path | None, key: Path | None, broker_key: str
         described = line_file.load(line) if line is not None else None
         credentials = Keyring(described, line, key).credentials("operator", "broker", broker_key)
     except (LineError, KeysError) as error:
-        raise _fail(str(error), 2) from None
+        raise fail(str(error), 2) from None
     endpoints = described.endpoints if described is not None else Endpoints()
     return Operator(control or endpoints.control, timeout, credentials)
-
-
-def _fail(message: str, code: int = 1) -> typer.Exit:
-    typer.echo(message, err=True)
-    return typer.Exit(code)

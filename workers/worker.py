@@ -133,14 +133,14 @@ class Worker:
             classes=len(model.names),
             input="x".join(map(str, model.size)),
             max_batch=runner.max_batch,
-            precision=model.precision or "as exported",
+            precision=model.precision or wire.UNKNOWN,
             engine=runner.engine.name,
             warm_up_ms=round(1000 * seconds, 1),
         )
         if model.random:
             logger.warning("its weights are random: no verdict that rests on it is ok", session=label)
-        if advice := runner.advice():
-            logger.warning(advice, session=label)
+        if number == 0 and (advice := runner.advice()):
+            logger.warning(advice, model=options.name)
         _tell_limit(runner, label)
         return Session(runner, self.metrics, label, seconds, self._credentials)
 

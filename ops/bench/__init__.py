@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from ops.bench.demo_command import demo_models
 from ops.bench.words import parse_batch, parse_models, parse_size, parse_transports
 
 app = typer.Typer(help="Measure the broker, a worker, or a line over time.", no_args_is_help=True)
+app.command("demo-models")(demo_models)
 
 
 @app.command()
@@ -226,35 +228,3 @@ def overload(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     raise typer.Exit(0 if show_overload(cases, report) else 1)
-
-
-@app.command("demo-models")
-def demo_models(
-    parts: Annotated[int, typer.Option(min=1, help="Held-out parts that are examined.")] = 5000,
-    models: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", exists=True, file_okay=False, help="Other models of these names; else the shipped."
-        ),
-    ] = None,
-    processes: Annotated[int, typer.Option(min=0, help="Parts that are examined at a time; 0: one a core.")] = 0,
-    report: Annotated[
-        Path | None, typer.Option(help="Write all figures as JSON (or the tables, if it ends in .md).")
-    ] = None,
-) -> None:
-    """The demo models on parts, textures and lamps of the synthetic camera that their training never drew.
-
-    Average precision, missed defects and false alarms of each model and of the joined verdict, a threshold-only
-    inspection beside them, and their time beside yolov5n's. Exit code 1 if there are no models; a missed target is
-    reported, not an error.
-
-    Examples:
-
-        gongwei bench demo-models
-
-        gongwei bench demo-models --parts 500 --report demo.json
-    """
-    from ops.bench.inspection import show_demo_models
-    from workers import shipped
-
-    raise typer.Exit(0 if show_demo_models(models or shipped.FOLDER, parts, processes, report) else 1)

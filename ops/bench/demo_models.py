@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -9,6 +11,7 @@ from typing import Final
 from msgspec import Struct
 from rich.table import Table
 
+from ops.bench import quantised
 from ops.bench.compare import Target
 from ops.bench.examination import Record, examine
 from ops.bench.grade import JUDGES, LOCATORS, Cell, Grade, grade, make_targets, mean
@@ -16,6 +19,7 @@ from ops.bench.precision import Share
 from ops.bench.report import figure, table
 from ops.bench.speed import Speed, measure
 from workers import shipped
+from workers.metadata import Precision
 
 #: The seed of the parts that are examined; no training draws the held-out world, whatever its seed.
 SEED: Final = 20_261
@@ -24,13 +28,15 @@ _ROUNDS: Final = 15
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """All figures of one run. `size`: bytes of the three files together."""
+    """All figures of one run. `size`: bytes of the three files together; `precisions`: grades of fp16 and int8, where
+    they were asked for."""
 
     seed: int
     grade: Grade
     speeds: list[Speed]
     size: int
     targets: list[Target]
+    precisions: dict[Precision, Grade] = {}
 
 
 def bench(
@@ -40,26 +46,42 @@ def bench(
     *,
     processes: int = 0,
     seed: int = SEED,
+    calibration: int = 0,
 ) -> Result:
-    """Examine so many held-out parts, `processes` at a time (0: one a core), then time the models alone.
+    """Examine so many held-out parts, `processes` at a time (0: one a core), then time the models alone; `calibration`:
+    the same parts again in fp16, and in int8 that is calibrated with so many pictures; 0: neither.
 
-    Raises OSError for models that are not there, ErrandError for those that cannot be loaded.
+    Raises OSError for models that are not there, ErrandError for those that cannot be loaded, ModelError for those
+    that cannot be made fp16 or int8.
     """
     size = sum((folder / f"{name}.onnx").stat().st_size for name in shipped.NAMES)
-    records: list[Record] = []
-    for record in examine(folder, parts, seed, processes):
-        records.append(record)
-        progress(len(records))
-    graded, speeds = grade(records), measure(folder, _ROUNDS)
-    return Result(seed=seed, grade=graded, speeds=speeds, size=size, targets=make_targets(graded, speeds, size))
+    done = itertools.count(1)
+
+    def examined(models: Path) -> Grade:
+        records: list[Record] = []
+        for record in examine(models, parts, seed, processes):
+            records.append(record)
+            progress(next(done))
+        return grade(records)
+
+    graded, others = examined(folder), dict[Precision, Grade]()
+    if calibration:
+        with tempfile.TemporaryDirectory() as made:
+            folders = quantised.make(folder, Path(made), calibration)
+            others = {precision: examined(models) for precision, models in folders}
+    speeds = measure(folder, _ROUNDS)
+    targets = make_targets(graded, speeds, size) + quantised.make_targets(graded, others)
+    return Result(seed=seed, grade=graded, speeds=speeds, size=size, targets=targets, precisions=others)
 
 
 def tables(result: Result) -> list[Table]:
-    """Precision, who misses what, time, targets."""
-    return [_precision(result.grade), _judges(result.grade), _cells(result.grade), _speeds(result), _targets(result)]
+    """Average precision, who misses what, time, fp16 and int8 where they were asked for, targets."""
+    others = [_precisions(result)] if result.precisions else []
+    shown = [_average(result.grade), _judges(result.grade), _cells(result.grade), _speeds(result)]
+    return [*shown, *others, _targets(result)]
 
 
-def _precision(graded: Grade) -> Table:
+def _average(graded: Grade) -> Table:
     made = table("Average precision at an overlap of half", "model", *graded.box, "mAP50")
     for name, precisions in (("demo-det, boxes", graded.box), ("demo-seg, masks", graded.mask)):
         made.add_row(name, *(figure(value, 3) for value in precisions.values()), figure(mean(precisions), 3))
@@ -95,6 +117,20 @@ def _speeds(result: Result) -> Table:
     made = table("One picture on one core (medians)", "model", "ms", "÷ yolov5n at 640")
     for speed in result.speeds:
         made.add_row(speed.name, figure(speed.seconds, 1, 1e3), figure(speed.ratio, 3))
+    return made
+
+
+def _precisions(result: Result) -> Table:
+    made = table(
+        "The same parts in other precisions",
+        *("precision", "mAP50 of boxes", "mAP50 of masks", "accuracy"),
+        *("missed defects, joined verdict, %", "false alarms, joined verdict, %"),
+    )
+    grades: dict[Precision, Grade] = {"fp32": result.grade}
+    for precision, graded in (grades | result.precisions).items():
+        shares = (graded.all.missed["verdict"].value, graded.alarms["verdict"].value)
+        figures = (mean(graded.box), mean(graded.mask), graded.accuracy.value)
+        made.add_row(precision, *(figure(one, 4) for one in figures), *(figure(one, 2, 100) for one in shares))
     return made
 
 

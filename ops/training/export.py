@@ -13,7 +13,7 @@ from torch import Tensor
 from ops.training.recipe import Recipe
 from ops.training.stock import Stock
 from ops.training.student import Learner, seen
-from workers.model import FIT
+from workers.metadata import FIT
 from workers.settings import CONFIDENCE_KEY
 from workers.zoo.yolov5 import ANCHORS
 

@@ -115,7 +115,7 @@ def to_camera() -> list[Map]:
 def worker() -> list[Map]:
     ready: Map = {"worker": "a1", "session": SESSION, "model": "yolov5n", "sha256": SHA256, "max_batch": 4}
     ready |= {"exec_timeout": 0.5, "grant": 8}
-    later: Map = {"depth": 1, "protocol": 1, "classes": [], "random": False}
+    later: Map = {"depth": 1, "protocol": 1, "classes": [], "random": False, "precision": "unknown"}
     beat: Map = {"session": SESSION, "started": 90, "completed": 88, "exec_age": 0.004, "grant": 96}
     answer: Map = {"dseq": 88, "key": KEY, "status": "ok", "reason": "", "body": BODY}
     short: Map = {"dseq": 89, "key": LAST_KEY, "status": "failed"}
@@ -123,7 +123,7 @@ def worker() -> list[Map]:
     nack: Map = {"session": SESSION, "dseq": 90, "key": KEY, "retryable": True, "reason": "out of memory", "grant": 98}
     return [
         vector("ready", "Ready", "21", ready | later | {"depth": 6, "classes": ["dent", "", "划痕"]}),
-        vector("ready, random weights", "Ready", "21", ready | later | {"random": True}),
+        vector("ready, random weights", "Ready", "21", ready | later | {"random": True, "precision": "fp16"}),
         vector(
             "ready, largest classes", "Ready", "21", ready | later | {"classes": ["\U0001f600" * 64] + ["k"] * 4095}
         ),
@@ -263,7 +263,7 @@ def operator() -> list[Map]:
     listed: Map = {"epoch": EPOCH, "digest": "0badc0de", "sessions": []}
     state: Map = {"worker": "a1", "session": SESSION, "model": "yolov5n", "sha256": SHA256, "in_flight": 2}
     old = state | {"dispatched": 41, "grant": 43, "open": True, "draining": False}
-    state = old | {"random": False}
+    state = old | {"random": False, "precision": "unknown"}
     return [
         vector("reload", "Reload", "71", reload | {"versions": {"yolov5n": SHA256}}),
         vector("reload, least", "Reload", "71", reload, complete=reload | {"versions": {}}),
@@ -283,7 +283,12 @@ def operator() -> list[Map]:
         vector("listed, least", "Listed", "74", listed, complete=listed | {"wanted": {}}),
         vector("stop", "Stop", "75", {"workers": ["a1"], "models": ["yolov5n"], "everything": True}),
         vector("stop, least", "Stop", "75", {}, complete={"workers": [], "models": [], "everything": False}),
-        vector("stopped", "Stopped", "76", {"sessions": [state | {"draining": True, "random": True}], "unknown": []}),
+        vector(
+            "stopped",
+            "Stopped",
+            "76",
+            {"sessions": [state | {"draining": True, "random": True, "precision": "int8"}], "unknown": []},
+        ),
         vector("stopped, refused", "Stopped", "76", {"unknown": ["a2"]}, complete={"unknown": ["a2"], "sessions": []}),
         vector("stopped, least", "Stopped", "76", {}, complete={"unknown": [], "sessions": []}),
     ]

@@ -12,7 +12,7 @@ import onnxruntime
 
 from workers.engine import Array, Shape, Signature
 from workers.errors import EngineError
-from workers.model import PRECISION
+from workers.metadata import PRECISION
 
 #: Name of a device on the command line -> onnxruntime's provider.
 PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

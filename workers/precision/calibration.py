@@ -104,4 +104,6 @@ class _Watched:
         """Name and value of all that is watched."""
         if self._has_input:
             yield self._input, batch
+        if not self._names:  # to onnxruntime no name is every output
+            return
         yield from zip(self._names, self._session.run(self._names, {self._input: batch}), strict=True)

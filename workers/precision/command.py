@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from workers.arguments import fail
 from workers.errors import ModelError, WorkersError
-from workers.flags import StoreOption
-from workers.model import Precision
+from workers.flags import CalibrationOption, ReplaceOption, StoreOption
+from workers.metadata import Precision
+from workers.precision.wanted import Wanted
 from workers.store import check_name, default_store, find, keep
 
 
 def quantise(
     name: Annotated[str, typer.Argument(help="A model of the store, of fp32.")],
-    precision: Annotated[Literal["fp16", "int8"], typer.Option(help="What the copy computes in.")],
-    calibration: Annotated[
-        Path | None, typer.Option(help="int8: folder of pictures as the line makes them.", show_default=False)
-    ] = None,
+    precision: Annotated[Precision, typer.Option(help="What the copy is to compute in.")],
+    calibration: CalibrationOption = None,
     store: StoreOption = None,
     new: Annotated[str, typer.Option("--as", help="Name of the copy; default: NAME-fp16, NAME-int8.")] = "",
-    replace: Annotated[bool, typer.Option("--replace", help="Write over a model of that name.")] = False,
+    replace: ReplaceOption = False,
 ) -> None:
     """Copy a model of the folder of models into fp16 or int8, for engines on GPUs.
 
@@ -37,33 +36,20 @@ def quantise(
     """
     folder = store or default_store()
     try:
-        path = quantised(name, precision, calibration, folder, new or f"{name}-{precision}", replace)
+        wanted = Wanted(precision, calibration)
+        path = quantised(name, wanted, folder, new or wanted.name(name), replace)
     except WorkersError as error:
         raise fail(str(error)) from None
     typer.echo(f"wrote {path} ({path.stat().st_size} bytes), {precision}")
 
 
-def quantised(
-    name: str, precision: Precision, calibration: Path | None, store: Path, new: str, replace: bool = False
-) -> Path:
+def quantised(name: str, wanted: Wanted, store: Path, new: str, replace: bool = False) -> Path:
     """The file of the copy. Raises ModelError; then nothing is written."""
-    import onnx  # here: it takes long to import, and `workers start` needs none of it
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from workers import onnxfile  # here: it loads onnx, which takes long, and `workers start` needs none of it
 
-    from workers.precision.conversion import convert
-
-    source, target = (
-        find(name, written=store / f"{check_name(name)}.onnx", store=store),
-        store / f"{check_name(new)}.onnx",
-    )
+    source = find(name, written=store / f"{check_name(name)}.onnx", store=store)
+    target = store / f"{check_name(new)}.onnx"
     if target.exists() and (not replace or target == source):
         raise ModelError(f"{target} is there already: --as gives the copy another name, --replace writes over it")
-    try:
-        model = onnx.load(source)
-    except (OSError, DecodeError) as error:
-        raise ModelError(f"{source}: cannot be read as ONNX: {error}") from None
-    try:
-        made = convert(model, precision, calibration)
-    except WorkersError as error:
-        raise ModelError(f"{source}: {error}") from None
-    return keep(new, made.SerializeToString(deterministic=True), store)
+    made = wanted.made(onnxfile.load(source), str(source))
+    return keep(new, onnxfile.content(made, str(source)), store)

@@ -9,11 +9,13 @@ import onnx
 from onnx import TensorProto, helper, version_converter
 
 from workers.errors import ModelError
-from workers.model import PRECISION, Hints, Precision, describe
+from workers.metadata import CALIBRATION, PRECISION
+from workers.model import Hints, describe
 from workers.onnxfile import data_inputs, metadata, signature
 from workers.precision.calibration import inputs, pictures, ranges
 from workers.precision.fp16 import halve
 from workers.precision.int8 import quantise, quantised
+from workers.precision.wanted import Wanted
 from workers.upgrade import opset
 
 #: Operators' version from which on DequantizeLinear has a scale per channel, and what is made of an older one.
@@ -22,30 +24,28 @@ _OPSET: Final = 17
 _KINDS: Final = {TensorProto.FLOAT16: "fp16", TensorProto.INT8: "int8", TensorProto.UINT8: "int8"}
 
 
-def convert(model: onnx.ModelProto, precision: Precision, calibration: Path | None) -> onnx.ModelProto:
-    """A copy of an fp32 model in `precision`; `calibration`: the folder of pictures that int8 needs.
+def convert(model: onnx.ModelProto, wanted: Wanted) -> onnx.ModelProto:
+    """A copy of an fp32 model as `wanted`.
 
     Its inputs and outputs are the same, and stay fp32. Raises ModelError for a model that is of another precision
-    already or has branches, and for a folder that is missing or not needed.
+    already or has branches, and for a folder without pictures.
     """
-    if (precision == "int8") != (calibration is not None):
-        wants = "needs --calibration FOLDER: pictures as the line makes them" if precision == "int8" else "takes none"
-        raise ModelError(f"--precision {precision} {wants}")
     copy = _prepared(model)
-    if precision == "fp16":
+    said: dict[str, str] = {PRECISION: wanted.precision or "fp32"}
+    if wanted.precision == "fp16":
         halve(copy.graph, _types(copy))
-    else:
-        assert calibration is not None
-        _quantise(copy, calibration)
+    elif wanted.calibration is not None:
+        files = pictures(wanted.calibration)
+        _quantise(copy, files)
+        said[CALIBRATION] = f"{len(files)} pictures"
     del copy.graph.value_info[:]
-    helper.set_model_props(copy, metadata(model) | {PRECISION: precision})
+    helper.set_model_props(copy, metadata(model) | said)
     onnx.checker.check_model(copy, full_check=True)
     return copy
 
 
-def _quantise(model: onnx.ModelProto, folder: Path) -> None:
+def _quantise(model: onnx.ModelProto, files: list[Path]) -> None:
     looked = describe(signature(model), Hints(), "the model")
-    files = pictures(folder)
     names = sorted({node.input[0] for node in quantised(model.graph)})
     quantise(model.graph, ranges(model, names, lambda: inputs(files, looked)))
 

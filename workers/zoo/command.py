@@ -12,7 +12,17 @@ from rich.table import Table
 
 from workers.arguments import fail
 from workers.errors import ModelError, WorkersError
-from workers.flags import LabelsOption, StoreOption, hints
+from workers.flags import (
+    CalibrationOption,
+    JsonOption,
+    LabelsOption,
+    PrecisionOption,
+    ReplaceOption,
+    StoreOption,
+    hints,
+)
+from workers.model import Hints
+from workers.precision.wanted import Wanted
 from workers.store import default_store, free, keep
 
 if TYPE_CHECKING:
@@ -29,15 +39,18 @@ def zoo(
     classes: Annotated[int | None, typer.Option(help="How many; default: the file's, or as published.", min=1)] = None,
     labels: LabelsOption = None,
     seed: Annotated[int, typer.Option(help="Of random weights.", min=0)] = 0,
+    precision: PrecisionOption = None,
+    calibration: CalibrationOption = None,
     store: StoreOption = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Write over a model of that name.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    replace: ReplaceOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Architectures that are built here: YOLOv5 n to x for detection, segmentation, classification, and MobileNetV2.
 
     With random weights they cost what trained ones cost, and what they find means nothing: results are marked
     `random`, and a verdict that rests on them is never `ok`. With weights from a file they answer what the file
-    answers, at any batch and at another input size.
+    answers, at any batch and at another input size. With --precision it is made fp16 or int8 at once, as `workers
+    quantise` does it, and called NAME-fp16 or NAME-int8.
 
     Examples:
 
@@ -48,12 +61,16 @@ def zoo(
       workers zoo yolov5n --weights best.onnx --size 384x640
 
       workers zoo yolov5m --weights random --classes 4 --seed 7 --store models
+
+      workers zoo yolov5n --weights best.onnx --precision fp16
     """
     if not name:
         _list(as_json)
         return
     try:
-        told = _make(name, weights, size, classes, labels, seed, store or default_store(), replace)
+        wanted = Wanted(precision, calibration)
+        said = hints(task=None, labels=labels, size=size, mean=None, std=None, fit=None)
+        told = _make(name, weights, said, classes, seed, wanted, store or default_store(), replace)
     except WorkersError as error:
         raise fail(str(error)) from None
     typer.echo(json.dumps(told) if as_json else f"wrote {told['file']} ({told['bytes']} bytes): {told['says']}")
@@ -101,24 +118,25 @@ def _row(kind: Architecture) -> dict[str, Any]:
 def _make(
     name: str,
     weights: str,
-    size: str | None,
+    said: Hints,
     classes: int | None,
-    labels: Path | None,
     seed: int,
+    wanted: Wanted,
     store: Path,
     replace: bool,
 ) -> dict[str, Any]:
+    from workers import onnxfile
     from workers.zoo.catalogue import find
     from workers.zoo.making import Order, make
 
     kind = find(name)
     if not weights:
         raise ModelError("say what its weights are: --weights random, or --weights FILE.onnx or FILE.safetensors")
-    target = free(kind.name, store, replace=replace)
-    said = hints(task=None, labels=labels, size=size, mean=None, std=None, fit=None)
+    target = free(wanted.name(kind.name), store, replace=replace)
     source = None if weights == RANDOM else Path(weights)
     model = make(Order(kind=kind, weights=source, size=said.size, classes=classes, seed=seed, names=said.names))
-    content = model.SerializeToString(deterministic=True)
-    keep(kind.name, content, store)
+    content = onnxfile.content(wanted.made(model, kind.name), kind.name)
+    keep(target.stem, content, store)
     says = "random weights: what it finds means nothing" if source is None else f"weights of {source.name}"
+    says += f", {wanted.precision}" if wanted.precision else ""
     return {"file": str(target), "bytes": len(content), "weights": weights, "says": says}

@@ -9,7 +9,8 @@ from typing import Any
 from workers import coco
 from workers.describe import written
 from workers.errors import ModelError
-from workers.model import RANDOM, SOURCE, WEIGHTS, Hints, names_in
+from workers.metadata import PRECISION, RANDOM, SOURCE, WEIGHTS, names_in
+from workers.model import Hints
 from workers.zoo.catalogue import Architecture
 from workers.zoo.donor import OnnxDonor, open_donor
 from workers.zoo.initial import random_values
@@ -74,4 +75,4 @@ def _metadata(order: Order, names: tuple[str, ...]) -> dict[str, str]:
     scaling = kind.scaling
     size = order.size or (kind.side, kind.side)
     said = Hints(task=kind.task, names=names, size=size, mean=scaling.mean, std=scaling.std, fit=kind.fit)
-    return {"stride": str(STRIDE)} | written(said)
+    return {"stride": str(STRIDE), PRECISION: "fp32"} | written(said)

@@ -1,0 +1,92 @@
+"""What the metadata of a model's file says, key by key. Pure.
+
+Each function raises ModelError, with `where` and what to do, for a value that is none.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias, get_args
+
+from workers.errors import ModelError
+from workers.placement import Fit
+
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+
+#: Metadata keys of our own, beside Ultralytics' `task`, `names` and `imgsz`; `workers describe` writes them.
+MEAN: Final = "gongwei.mean"
+STD: Final = "gongwei.std"
+FIT: Final = "gongwei.fit"
+#: What the weights are: `random` where nobody trained them; and where the file came from, for people.
+WEIGHTS: Final = "gongwei.weights"
+RANDOM: Final = "random"
+SOURCE: Final = "gongwei.source"
+#: The sha256 of each file that a model came from (SOURCE has their names).
+SOURCE_SHA256: Final = "gongwei.source_sha256"
+#: What the graph computes in, where an import, the zoo or `workers quantise` wrote it.
+PRECISION: Final = "gongwei.precision"
+#: From how many pictures int8 learnt its ranges, where `workers` made it so.
+CALIBRATION: Final = "gongwei.calibration"
+#: Longest `names` that is read from a file's metadata, in characters.
+NAMES_LIMIT: Final = 1 << 20
+
+
+def names_in(metadata: Mapping[str, str], where: str) -> tuple[str, ...] | None:
+    """The class names in a file's metadata: Ultralytics writes a Python list, or a dict from number to name. None where
+    it has none. Raises ModelError."""
+    text = metadata.get("names")
+    if text is None:
+        return None
+    try:
+        value = ast.literal_eval(text) if len(text) <= NAMES_LIMIT else None
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        value = None
+    if isinstance(value, dict) and value.keys() == set(range(len(value))):
+        value = [value[number] for number in range(len(value))]
+    if not isinstance(value, list) or not value:
+        raise ModelError(f"{where}: its metadata's names cannot be read: {text[:80]!r}; give them with --labels FILE")
+    return tuple(str(name) for name in value)
+
+
+def fit_in(metadata: Mapping[str, str], where: str) -> Fit | None:
+    """How a picture becomes the input; None where the file does not say."""
+    said = metadata.get(FIT)
+    known: tuple[Fit, ...] = get_args(Fit)
+    if said is not None and said not in known:
+        raise ModelError(f"{where}: its metadata says {FIT} {said!r}; known: {', '.join(known)}; say --fit")
+    return next((fit for fit in known if fit == said), None)
+
+
+def is_random(metadata: Mapping[str, str], where: str) -> bool:
+    """Whether nobody trained its weights."""
+    said = metadata.get(WEIGHTS)
+    if said not in (None, RANDOM):
+        raise ModelError(f"{where}: its metadata says {WEIGHTS} {said[:80]!r}; known: {RANDOM}; make the file again")
+    return said == RANDOM
+
+
+def precision_in(metadata: Mapping[str, str], where: str) -> Precision | None:
+    """None where the file does not say."""
+    said = metadata.get(PRECISION)
+    known: tuple[Precision, ...] = get_args(Precision)
+    if said is not None and said not in known:
+        raise ModelError(
+            f"{where}: its metadata says {PRECISION} {said[:80]!r}; known: {', '.join(known)}; make it again"
+        )
+    return next((one for one in known if one == said), None)
+
+
+def numbers_in(metadata: Mapping[str, str], key: str, where: str) -> tuple[float, ...] | None:
+    """Finite numbers with commas between them, in brackets or without; None where there is no `key`."""
+    text = metadata.get(key)
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(number) for number in text.strip("[]() ").split(","))
+    except ValueError:
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
+        raise ModelError(f"{where}: its metadata's {key} {text[:80]!r} is not a list of numbers")
+    return numbers

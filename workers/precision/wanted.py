@@ -1,0 +1,51 @@
+"""In which precision a command is to make a model, and the pictures from which int8 learns its ranges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from workers.errors import ModelError
+from workers.metadata import Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """`precision`: None for that of the file as it comes; `calibration`: a folder of pictures, for int8 alone.
+
+    Raises ModelError where the two do not go together.
+    """
+
+    precision: Precision | None = None
+    calibration: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision == "int8" and self.calibration is None:
+            raise ModelError(
+                "--precision int8 needs --calibration FOLDER: some hundred pictures (.jpg, .png, .bmp) as the line"
+                " makes them, of all its parts and lights, from which the ranges of 8 bits are learnt; --precision fp16"
+                " needs none"
+            )
+        if self.precision != "int8" and self.calibration is not None:
+            other = f"--precision {self.precision} takes none" if self.precision else "say that, too"
+            raise ModelError(f"--calibration {self.calibration}: is for --precision int8; {other}")
+
+    def name(self, name: str) -> str:
+        """What a model is called that was `name` before, where nobody says otherwise: so both have room in a folder."""
+        return name if self.precision is None else f"{name}-{self.precision}"
+
+    def made(self, model: Any, where: str) -> Any:
+        """The onnx.ModelProto in this precision. Raises ModelError, with `where`."""
+        if self.precision is None:
+            return model
+        from workers.precision.conversion import convert  # here: it loads onnx, which `workers start` never needs
+
+        try:
+            return convert(model, self)
+        except ModelError as error:
+            raise ModelError(f"{where}: {error}") from None
+
+
+#: No other precision than the file has.
+AS_IT_COMES: Final = Wanted()
