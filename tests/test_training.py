@@ -124,8 +124,8 @@ def test_thresholds_share_the_false_alarms_that_are_allowed() -> None:
     scores = [torch.rand(9000) * most for most in (0.5, 1.0, 7.0)]
     limits = export.thresholds(scores, bad)
     alarms = torch.stack([one[~bad] >= limit for one, limit in zip(scores, limits, strict=True)])
-    assert alarms.any(0).float().mean() == pytest.approx(0.005, abs=0.001)
-    assert alarms.any(0).float().mean() <= 0.005
+    assert alarms.any(0).float().mean() == pytest.approx(0.02, abs=0.002)
+    assert alarms.any(0).float().mean() <= 0.02
     assert alarms.sum(1).max() - alarms.sum(1).min() <= 1
 
 

@@ -56,5 +56,5 @@ class Settings:
     #: Share of the parts that have a defect.
     defect_rate: float = 0.7
     #: Sound and bad parts of the training world by which thresholds are chosen, and held-out parts for the last table.
-    validation: int = 3_000
+    validation: int = 9_000
     held_out: int = 1_000
