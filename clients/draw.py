@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -42,13 +42,19 @@ _BLACK: Final[Colour] = (0, 0, 0)
 _SHIFT: Final = 4
 
 
+#: Pixels between a box and its label: the rim of the box, which is dark.
+RIM: Final = 2
+#: x1, y1, x2, y2; the edges belong to it.
+Box: TypeAlias = tuple[int, int, int, int]
+
+
 class _Found(NamedTuple):
     """One detection, in pixels of the drawn picture."""
 
     label: str
     score: float
     colour: Colour
-    box: tuple[int, int, int, int]
+    box: Box
     polygons: list[NDArray[np.float64]]
 
 
@@ -171,33 +177,55 @@ def _draw_box(picture: Image, one: _Found, thickness: int) -> None:
 
 
 def _draw_labels(picture: Image, found: Sequence[_Found], size: int) -> None:
-    """Labels, the best scores first: each where it covers no earlier one, if there is such a place."""
-    taken: list[tuple[int, int, int, int]] = []
+    """Labels, the best scores first: each where it covers no earlier one and no box, if there is such a place.
+
+    What several models found at one place has one label, that of the highest score.
+    """
+    taken: list[Box] = []
+    labelled: list[_Found] = []
+    boxes = [one.box for one in found]
     height = lettering.line_height(size)
     pad = max(2, size // 5)
     for one in found:
         text = lettering.fit(one.label, size, picture.shape[1] - 2 * pad)
-        if not text or height > picture.shape[0]:
+        if not text or height > picture.shape[0] or any(_same(one, other) for other in labelled):
             continue
+        labelled.append(one)
         width = lettering.width(text, size) + 2 * pad
         places = list(_places(one.box, width, height, picture.shape))
-        x, y = next((place for place in places if not _overlaps(place, width, height, taken)), places[0])
+        x, y = min(
+            places,
+            key=lambda place: (_overlaps(place, width, height, taken), _overlaps(place, width, height, boxes)),
+        )
         taken.append((x, y, x + width, y + height))
         picture[y : y + height, x : x + width] = one.colour
         lettering.write(picture, text, x + pad, y, size, _ink(one.colour))
 
 
-def _places(box: tuple[int, int, int, int], width: int, height: int, shape: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Upper left corners for a label, best first: above the box, inside it, below it; never outside of the picture."""
+def _places(box: Box, width: int, height: int, shape: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Upper left corners for a label, best first: above the box, below it, beside it, inside it; never outside of the
+    picture."""
     x1, y1, x2, y2 = box
-    for y in (y1 - height, y1, y2, y2 - height):
-        for x in (x1, x2 - width):
-            yield min(max(x, 0), shape[1] - width), min(max(y, 0), shape[0] - height)
+    corners = [(x, y) for y in (y1 - height - RIM, y2 + RIM + 1) for x in (x1, x2 - width)]
+    corners += [(x, y) for x in (x2 + RIM + 1, x1 - width - RIM) for y in (y1, y2 - height)]
+    corners += [(x, y) for y in (y1, y2 - height) for x in (x1, x2 - width)]
+    for x, y in corners:
+        yield min(max(x, 0), shape[1] - width), min(max(y, 0), shape[0] - height)
 
 
-def _overlaps(place: tuple[int, int], width: int, height: int, taken: Sequence[tuple[int, int, int, int]]) -> bool:
+def _overlaps(place: tuple[int, int], width: int, height: int, taken: Sequence[Box]) -> bool:
     x, y = place
-    return any(x < right and left < x + width and y < low and top < y + height for left, top, right, low in taken)
+    return any(x <= right and left < x + width and y <= low and top < y + height for left, top, right, low in taken)
+
+
+def _same(one: _Found, other: _Found) -> bool:
+    """Whether both are of one class and share more than half of what they cover together."""
+    if one.colour != other.colour or one.label.rpartition(" ")[0] != other.label.rpartition(" ")[0]:
+        return False
+    (left, top, right, low), (x1, y1, x2, y2) = one.box, other.box
+    shared = max(0, min(right, x2) - max(left, x1) + 1) * max(0, min(low, y2) - max(top, y1) + 1)
+    both = (right - left + 1) * (low - top + 1) + (x2 - x1 + 1) * (y2 - y1 + 1)
+    return shared > (both - shared) / 2
 
 
 def _ink(ground: Colour) -> Colour:

@@ -75,6 +75,23 @@ def test_labels_get_out_of_each_others_way() -> None:
     assert pixels_of(two, class_colour(1)) > 0.6 * label, "the second label is not hidden by the first"
 
 
+def test_a_label_covers_no_box() -> None:
+    small = [[200.0, 200.0 + 22 * row, 216.0, 212.0 + 22 * row] for row in range(3)]
+    picture = below_banner(annotate(GREY, body(*(detection(box) for box in small))), 480)
+    for x1, y1, x2, y2 in (map(int, box) for box in small):
+        assert (picture[y1 + 4 : y2 - 3, x1 + 4 : x2 - 3] == 90).all(), "the inside of each box is seen"
+
+
+def test_what_two_models_found_has_one_label() -> None:
+    def drawn(*boxes: list[float]) -> int:
+        results = {f"model{number}": {"detections": [detection(box)]} for number, box in enumerate(boxes)}
+        return pixels_of(below_banner(annotate(GREY, body(results=results)), 480), class_colour(0))
+
+    one, both = drawn([100, 200, 140, 240]), drawn([100, 200, 140, 240], [101, 200, 140, 241])
+    assert both < 1.3 * one
+    assert drawn([100, 200, 140, 240], [300, 200, 340, 240]) > 1.9 * one
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     box=st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), min_size=4, max_size=4),

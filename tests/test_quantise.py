@@ -92,3 +92,9 @@ def test_a_worker_warns_once_at_its_start(context: zmq.Context[Any], tmp_path: P
             assert process.log.count("fp16 is slower than fp32 on a CPU") == 1
     finally:
         broker.close()
+
+
+def test_a_model_of_the_package_can_be_the_source(tmp_path: Path) -> None:
+    ended = workers_command("quantise", "demo-cls", "--precision", "fp16", "--store", str(tmp_path))
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "demo-cls-fp16.onnx").is_file()

@@ -221,7 +221,7 @@ def test_check_prints_and_gives_json(tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stderr
     assert "red" in shown.stdout
     assert shown.stdout.splitlines()[0] == f"{picture}: 1 detections", "however long the name is"
-    drawn = cv2.imread(str(tmp_path / "annotated" / "model-1-spot.jpg"))
+    drawn = cv2.imread(str(tmp_path / "annotated" / "tiny-1-spot.jpg"))
     assert drawn is not None and drawn.shape[0] > 480, "the picture under a banner"
     assert np.abs(drawn[-480:].astype(int) - canvas).max(axis=2).sum() > 255 * 100, "nothing was drawn"
     told = workers_command("check", str(model), str(picture), str(picture), "--json", cwd=tmp_path)

@@ -89,12 +89,17 @@ def check(
     try:
         options = model_options(word, flags, line_of(line), line.parent if line else Path())
         for number, (path, picture, body) in enumerate(looked(options, images), 1):
-            drawn = None if folder is None else folder / f"{options.name}-{number}-{path.stem}.jpg"
+            drawn = None if folder is None else folder / f"{_called(model, options)}-{number}-{path.stem}.jpg"
             if drawn is not None:
                 draw(drawn, picture, {"camera": options.name, "seq": path.name, "results": {options.name: body}})
             _tell(path, body, drawn, as_json)
     except (WorkersError, OSError) as error:
         raise fail(str(error)) from None
+
+
+def _called(word: str, options: ModelOptions) -> str:
+    """What pictures are named after: the model, or its file where only that was said."""
+    return Path(word).stem if word.endswith(".onnx") and "=" not in word else options.name
 
 
 def looked(options: ModelOptions, paths: list[Path]) -> Iterator[tuple[Path, Picture, dict[str, Any]]]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from workers import shipped
 from workers.arguments import fail
 from workers.errors import ModelError, WorkersError
 from workers.flags import CalibrationOption, ReplaceOption, StoreOption
@@ -47,7 +48,9 @@ def quantised(name: str, wanted: Wanted, store: Path, new: str, replace: bool = 
     """The file of the copy. Raises ModelError; then nothing is written."""
     from workers import onnxfile  # here: it loads onnx, which takes long, and `workers start` needs none of it
 
-    source = find(name, written=store / f"{check_name(name)}.onnx", store=store)
+    kept = store / f"{check_name(name)}.onnx"
+    # A model that comes with the package may be the source, too; a file in the working folder may not.
+    source = find(name, written=kept if kept.is_file() else shipped.path(name) or kept, store=store)
     target = store / f"{check_name(new)}.onnx"
     if target.exists() and (not replace or target == source):
         raise ModelError(f"{target} is there already: --as gives the copy another name, --replace writes over it")
