@@ -44,7 +44,7 @@ def units(
         else:
             _write(out / name, text)
     if out is not None:
-        typer.echo(f"wrote {len(files)} units to {out}", err=True)
+        typer.echo(f"wrote {len(files)} units to {out}; {next(iter(files))} starts and stops them all", err=True)
 
 
 def _write(file: Path, text: str) -> None:

@@ -103,6 +103,7 @@ def test_systemd_takes_them(tmp_path: Path) -> None:
     path.write_text(to_toml(LINE), encoding="utf-8")
     result = CliRunner().invoke(app, ["units", str(path), "--out", str(tmp_path / "units"), "--user", "root"])
     assert (result.exit_code, "wrote 7 units" in result.output) == (0, True)
+    assert "gongwei-line-1.target starts and stops them all" in result.output
     files = sorted(map(str, (tmp_path / "units").iterdir()))
     verified = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *files], capture_output=True, text=True, timeout=60
