@@ -134,9 +134,18 @@ def test_names_as_ultralytics_writes_them(text: str) -> None:
     assert described((1, 100, 7), names=text).names == ("good", "bad")
 
 
-@pytest.mark.parametrize("text", ["nonsense", "{0: 'a', 5: 'b'}", "__import__('os')", "[]", "[" * 5000, "7"])
+@pytest.mark.parametrize(
+    "text", ["nonsense", "{0: 'a', 5: 'b'}", "__import__('os')", "[]", "[" * 5000, "7", "[0x" + "f" * 9999 + "]"]
+)
 def test_names_that_cannot_be_read(text: str) -> None:
     refused((1, 100, 7), match="--labels", names=text)
+
+
+@pytest.mark.parametrize("text", [r"['\ud800', 'b']", r"{0: 'a', 1: 'b\udfff'}"])
+def test_names_that_are_no_text_are_refused(text: str) -> None:
+    refused((1, 100, 7), match=r"metadata's name .*\\u\w{4}' is no text; give the names with --labels", names=text)
+    said = Hints(names=("a", "b"))
+    assert described((1, 100, 7), hints=said, names=text).names == ("a", "b")
 
 
 def test_what_is_unknown_is_asked_for() -> None:
