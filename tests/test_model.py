@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from broker.line import Line, parse
+from tests.small_graphs import FLAT, GEMM, graph, weights
 from workers import coco, store, tiny
 from workers import describe as describing
 from workers.engine import Shape, Signature
@@ -167,6 +168,18 @@ def test_what_is_unknown_is_asked_for() -> None:
 def test_ultralytics_classifier_needs_no_flags() -> None:
     model = described((1, 2), task="classify", names="['a', 'b']")
     assert (model.fit, model.scaling.mean, model.scaling.std) == ("crop", (0, 0, 0), (255, 255, 255))
+
+
+def test_a_classifier_of_one_class_is_refused(tmp_path: Path) -> None:
+    refused((1, 1), match="needs two classes or more", task="classify", names="['bad']")
+    assert described((1, 100, 6), names="['bad']").names == ("bad",), "a detector finds it or not"
+    model = graph([*FLAT, GEMM], {"w": weights(3, 1)}, [1, 1])
+    onnx.save(model, tmp_path / "one.onnx")
+    with pytest.raises(ModelError, match="needs two classes or more"):
+        describing.describe(tmp_path / "one.onnx", tmp_path / "out.onnx", Hints(names=("bad",)))
+    assert not (tmp_path / "out.onnx").exists()
+    with pytest.raises(ModelError, match="has 2 to"):
+        make(Order(kind=find("mobilenetv2"), size=(32, 32), classes=1))
 
 
 def test_hints_win() -> None:
