@@ -22,7 +22,7 @@ _CAPITALS: Final = 0.72
 def width(text: str, size: int) -> int:
     """How wide `text` is, in pixels, at a font size in pixels."""
     if _FACE is not None:
-        return int(cv2.getTextSize((0, 0), text, (0, 0), _FACE, size, _WEIGHT)[2]) + 1
+        return int(cv2.getTextSize((0, 0), _whole(text), (0, 0), _FACE, size, _WEIGHT)[2]) + 1
     return int(cv2.getTextSize(_plain(text), _STROKES, _scale(size), _thickness(size))[0][0]) + 1
 
 
@@ -35,7 +35,7 @@ def write(image: Image, text: str, x: int, y: int, size: int, colour: Colour) ->
     """Write one line whose upper left corner, room included, is (x, y)."""
     base = y + round((line_height(size) + size * _CAPITALS) / 2)
     if _FACE is not None:
-        cv2.putText(image, text, (x, base), colour, _FACE, size, _WEIGHT)
+        cv2.putText(image, _whole(text), (x, base), colour, _FACE, size, _WEIGHT)
     else:
         cv2.putText(image, _plain(text), (x, base), _STROKES, _scale(size), colour, _thickness(size), cv2.LINE_AA)
 
@@ -61,6 +61,11 @@ def wrap(text: str, size: int, room: int) -> list[str]:
         else:
             lines.append(fit(word, size, room))
     return lines
+
+
+def _whole(text: str) -> str:
+    """With `?` for lone surrogates (of a file's name, or of JSON): the font ends the process at one."""
+    return text.encode(errors="replace").decode()
 
 
 def _plain(text: str) -> str:

@@ -92,6 +92,8 @@ def look(options: ModelOptions) -> Facts:
     """The facts of a model, loaded in this process."""
     try:
         runner = Runner.load(options, 1)
+        if runner.model.task == "classify":
+            runner.refuse_sigmoid()
     except WorkersError as error:
         return Facts(refused=str(error))
     runner.engine.close()

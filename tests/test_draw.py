@@ -143,7 +143,7 @@ def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 @pytest.mark.parametrize("size", [14, 22, 48])
-@pytest.mark.parametrize("text", ["scratch 0.93", "gÅ划痕", "W" * 200, "two words"])
+@pytest.mark.parametrize("text", ["scratch 0.93", "gÅ划痕", "W" * 200, "two words", "\ud800 b\udcff"])
 def test_text_stays_in_the_room_that_it_was_given(face: str, text: str, size: int) -> None:
     room, left = 150, 20
     image = np.zeros((lettering.line_height(size), 300, 3), np.uint8)

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from broker.line import Line, parse
+from tests.small_graphs import FLAT, GEMM, graph, weights
 from workers import coco, store, tiny
 from workers import describe as describing
 from workers.engine import Shape, Signature
@@ -134,9 +135,18 @@ def test_names_as_ultralytics_writes_them(text: str) -> None:
     assert described((1, 100, 7), names=text).names == ("good", "bad")
 
 
-@pytest.mark.parametrize("text", ["nonsense", "{0: 'a', 5: 'b'}", "__import__('os')", "[]", "[" * 5000, "7"])
+@pytest.mark.parametrize(
+    "text", ["nonsense", "{0: 'a', 5: 'b'}", "__import__('os')", "[]", "[" * 5000, "7", "[0x" + "f" * 9999 + "]"]
+)
 def test_names_that_cannot_be_read(text: str) -> None:
     refused((1, 100, 7), match="--labels", names=text)
+
+
+@pytest.mark.parametrize("text", [r"['\ud800', 'b']", r"{0: 'a', 1: 'b\udfff'}"])
+def test_names_that_are_no_text_are_refused(text: str) -> None:
+    refused((1, 100, 7), match=r"metadata's name .*\\u\w{4}' is no text; give the names with --labels", names=text)
+    said = Hints(names=("a", "b"))
+    assert described((1, 100, 7), hints=said, names=text).names == ("a", "b")
 
 
 def test_what_is_unknown_is_asked_for() -> None:
@@ -158,6 +168,18 @@ def test_what_is_unknown_is_asked_for() -> None:
 def test_ultralytics_classifier_needs_no_flags() -> None:
     model = described((1, 2), task="classify", names="['a', 'b']")
     assert (model.fit, model.scaling.mean, model.scaling.std) == ("crop", (0, 0, 0), (255, 255, 255))
+
+
+def test_a_classifier_of_one_class_is_refused(tmp_path: Path) -> None:
+    refused((1, 1), match="needs two classes or more", task="classify", names="['bad']")
+    assert described((1, 100, 6), names="['bad']").names == ("bad",), "a detector finds it or not"
+    model = graph([*FLAT, GEMM], {"w": weights(3, 1)}, [1, 1])
+    onnx.save(model, tmp_path / "one.onnx")
+    with pytest.raises(ModelError, match="needs two classes or more"):
+        describing.describe(tmp_path / "one.onnx", tmp_path / "out.onnx", Hints(names=("bad",)))
+    assert not (tmp_path / "out.onnx").exists()
+    with pytest.raises(ModelError, match="has 2 to"):
+        make(Order(kind=find("mobilenetv2"), size=(32, 32), classes=1))
 
 
 def test_hints_win() -> None:

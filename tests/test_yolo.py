@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -334,6 +334,23 @@ def test_a_disc_comes_back_in_frame_pixels(frame: tuple[int, int]) -> None:
     shared = np.logical_and(found, expected).sum() / np.logical_or(found, expected).sum()
     assert shared > 0.96
     assert area == pytest.approx(expected.sum(), rel=0.03)
+
+
+@pytest.mark.parametrize("fit", get_args(Fit))
+@pytest.mark.parametrize("frame", [(640, 640), (480, 640), (1080, 1920), (300, 200), (200, 1600)])
+def test_a_mask_lies_where_the_object_is(frame: tuple[int, int], fit: Fit) -> None:
+    placement = place(frame, (640, 640), fit)
+    # A box off the centre of what the model sees, and prototypes that are 1 inside it and -1 around.
+    top, left, height, width = placement.source
+    box = np.array([left + width / 4, top + height / 8, left + width / 2, top + height * 7 / 8], np.float32)
+    x1, y1, x2, y2 = placement.to_input(box[None])[0] / 4
+    y, x = np.mgrid[:160, :160] + 0.5
+    prototypes = np.where((x1 <= x) & (x < x2) & (y1 <= y) & (y < y2), 1, -1).astype(np.float32)[None]
+    found, area = in_frame(np.ones(1, np.float32), prototypes, box, placement)
+    ys, xs = np.nonzero(found)
+    slack = 1 + 2 * max(4 / scale for scale in placement.scale)
+    assert [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] == pytest.approx(box, abs=slack)
+    assert area == pytest.approx((box[2] - box[0]) * (box[3] - box[1]), rel=0.1)
 
 
 def test_polygons_are_the_mask() -> None:

@@ -32,6 +32,11 @@ def top(probabilities: Array, count: int = TOP) -> list[tuple[int, float]]:
     return [(int(index), float(probabilities[index])) for index in best]
 
 
+def are_shares(rows: Array) -> bool:
+    """Every number lies in 0..1, as probabilities and independent scores do, and logits seldom."""
+    return bool((rows >= 0).all() and (rows <= 1 + ROUNDING).all())
+
+
 def are_probabilities(rows: Array) -> bool:
     """Every row lies in 0..1 and sums to 1: the model ends in its own softmax."""
-    return bool((rows >= 0).all() and (rows <= 1 + ROUNDING).all() and np.allclose(rows.sum(axis=-1), 1, atol=ROUNDING))
+    return are_shares(rows) and np.allclose(rows.sum(axis=-1), 1, atol=ROUNDING)

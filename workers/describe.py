@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onnx import helper
 
-from workers import onnxfile
+from workers import onnxfile, sigmoid
 from workers.engine import Signature
 from workers.layout import LAYOUT
 from workers.metadata import FIT, MEAN, STD
@@ -18,12 +18,14 @@ def describe(source: Path, target: Path, hints: Hints) -> dict[str, str]:
     """Copy the model at `source` to `target` with `hints` in its metadata; returns all of that metadata.
 
     Weights that lie in files of their own are not copied. Raises ModelError, also for names that are not as many as the
-    model's classes; then nothing is written.
+    model's classes, and for a classifier of one class or with a sigmoid; then nothing is written.
     """
     model = load(source, weights=False)
     metadata = onnxfile.metadata(model) | written(hints)
     outputs = tuple(shape(output) for output in model.graph.output)
     check_names(Signature((), outputs, "", metadata), hints, str(source))
+    if [len(one) for one in outputs] == [2]:  # a classifier's
+        sigmoid.refuse(model, str(source))
     helper.set_model_props(model, metadata)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(model.SerializeToString())
@@ -34,7 +36,7 @@ def written(hints: Hints) -> dict[str, str]:
     """The hints as metadata: Ultralytics' keys where it has one."""
     said = {
         "task": hints.task,
-        "names": str(dict(enumerate(hints.names))) if hints.names else None,
+        "names": str(dict(enumerate(hints.names))) if hints.names is not None else None,
         "imgsz": str(list(hints.size)) if hints.size else None,
         MEAN: _listed(hints.mean),
         STD: _listed(hints.std),

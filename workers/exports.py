@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from workers import batching, onnxfile, upgrade
+from workers import batching, onnxfile, sigmoid, upgrade
 from workers.describe import written
 from workers.engine import Engine
 from workers.engine.onnx import OnnxEngine
@@ -81,6 +81,8 @@ def bring(order: Order, store: Path) -> Exported:
     engine = _engine(path, source)
     try:
         model = describe(engine.signature, order.hints, str(path))
+        if model.task == "classify":
+            sigmoid.refuse(source, str(path))
         form = _formed(source, engine, model, order)
     finally:
         engine.close()

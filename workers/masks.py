@@ -84,7 +84,8 @@ def _axis(axis: int, prototypes: Array, box: Array, placement: Placement) -> _Ax
     """The box along x (0) or y (1)."""
     length = prototypes.shape[2 - axis]
     shrink = length / placement.size[1 - axis]
-    scale, offset = placement.scale[1 - axis] * shrink, placement.target[1 - axis] * shrink
+    scale = placement.scale[1 - axis] * shrink
+    offset = placement.target[1 - axis] * shrink - placement.source[1 - axis] * scale
     low, high = (float(edge) * scale + offset for edge in box[axis::2])
     first = min(max(0, math.floor(low) - _MARGIN), length - 1)
     last = min(length, max(first + 1, math.ceil(high) + _MARGIN))

@@ -40,14 +40,24 @@ def names_in(metadata: Mapping[str, str], where: str) -> tuple[str, ...] | None:
     if text is None:
         return None
     try:
-        value = ast.literal_eval(text) if len(text) <= NAMES_LIMIT else None
+        names = _listed(ast.literal_eval(text)) if len(text) <= NAMES_LIMIT else ()
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        value = None
+        names = ()
+    if not names:
+        raise ModelError(f"{where}: its metadata's names cannot be read: {text[:80]!r}; give them with --labels FILE")
+    # '\ud800' is ASCII in the file, and a lone surrogate once read: no message can carry it, and no font draw it.
+    broken = next((name for name in names if name.encode(errors="replace").decode() != name), None)
+    if broken is not None:
+        raise ModelError(f"{where}: its metadata's name {broken[:80]!a} is no text; give the names with --labels FILE")
+    return names
+
+
+def _listed(value: object) -> tuple[str, ...]:
+    """The names in a list, or in a dict of 0, 1, 2, ...; none of anything else."""
     if isinstance(value, dict) and value.keys() == set(range(len(value))):
         value = [value[number] for number in range(len(value))]
-    if not isinstance(value, list) or not value:
-        raise ModelError(f"{where}: its metadata's names cannot be read: {text[:80]!r}; give them with --labels FILE")
-    return tuple(str(name) for name in value)
+    # ValueError: a hexadecimal number of more digits than Python writes in decimal.
+    return tuple(str(name) for name in value) if isinstance(value, list) else ()
 
 
 def fit_in(metadata: Mapping[str, str], where: str) -> Fit | None:

@@ -59,9 +59,10 @@ def describe(signature: Signature, hints: Hints, where: str) -> Model:
     """The model in a file (`where`, for error texts). Raises ModelError with the flag that would help."""
     task = hints.task or _task(signature, where)
     scaling, fit = _scaling(task, signature.metadata, hints, where)
-    names = hints.names or names_in(signature.metadata, where)
+    names = hints.names if hints.names is not None else names_in(signature.metadata, where)
     size = hints.size or _size(signature, where)
-    laid_out, count = _count(task, signature, hints, len(names) if names else None, size, where)
+    laid_out, count = _count(task, signature, hints, None if names is None else len(names), size, where)
+    _several(task, count, where)
     return Model(
         task=task,
         layout=laid_out,
@@ -77,15 +78,17 @@ def describe(signature: Signature, hints: Hints, where: str) -> Model:
 
 
 def check_names(signature: Signature, hints: Hints, where: str) -> None:
-    """Raises ModelError when `hints` has other than one name per class; says nothing where the file leaves the number
-    of classes open."""
+    """Raises ModelError when `hints` has other than one name per class, or a classifier has one class; says nothing
+    where the file leaves the number of classes open."""
+    names = hints.names
     try:
-        task, names = hints.task or _task(signature, where), len(hints.names) if hints.names else None
-        count = _count(task, signature, hints, names, hints.size, where)[1]
+        task = hints.task or _task(signature, where)
+        count = _count(task, signature, hints, None if names is None else len(names), hints.size, where)[1]
     except ModelError:
         return
-    if hints.names:
-        _agree(count, hints.names, where)
+    _several(task, count, where)
+    if names is not None:
+        _agree(count, names, where)
 
 
 def _task(signature: Signature, where: str) -> Task:
@@ -132,6 +135,15 @@ def _names(count: int, names: tuple[str, ...] | None, where: str) -> tuple[str, 
         raise ModelError(f"{where}: has {count} classes and no names; give them with --labels FILE, one name per line")
     _agree(count, names, where)
     return names
+
+
+def _several(task: Task, count: int, where: str) -> None:
+    """Probabilities sum to 1: that of an only class is always 1."""
+    if task == "classify" and count < 2:
+        raise ModelError(
+            f"{where}: a classifier of {count} class, whose score would always be 1; a classifier needs two classes or"
+            " more, one per outcome (ok, bad): train and export it so"
+        )
 
 
 def _agree(count: int, names: tuple[str, ...], where: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from workers import masks, yolo
-from workers.classify import are_probabilities, softmax, top
+from workers.classify import are_probabilities, are_shares, softmax, top
 from workers.engine import Engine
 from workers.engine.fake import FakeEngine
 from workers.engine.onnx import OnnxEngine
@@ -49,7 +49,10 @@ class Runner:
         return cls(engine, describe(engine.signature, options.hints, str(options.source)), options)
 
     def warm_up(self) -> float:
-        """Run noise a few times at every batch size that matters; the slowest call at `max_batch`, in seconds."""
+        """Run noise a few times at every batch size that matters; the slowest call at `max_batch`, in seconds.
+
+        Raises EngineError, and ModelError for a classifier that ends in a sigmoid.
+        """
         noise = np.random.default_rng(0).random((self.max_batch, 3, *self.model.size), np.float32)
         slowest, rows = 0.0, []
         for count in {1, self.max_batch}:
@@ -59,6 +62,8 @@ class Runner:
                 slowest = max(slowest, time.perf_counter() - started)
         if self.model.task == "classify":
             self.probabilities = all(are_probabilities(row) for row in rows)
+            if not self.probabilities and all(are_shares(row) for row in rows):
+                self.refuse_sigmoid()
         return slowest
 
     def advice(self) -> str:
@@ -99,6 +104,17 @@ class Runner:
         batch = np.empty((1, 3, *self.model.size), np.float32)
         placement = self.prepare(picture, batch[0])
         return self.interpret(self.engine.infer(batch), 0, placement)
+
+    def refuse_sigmoid(self) -> None:
+        """Raises ModelError for a classifier whose graph ends in a sigmoid.
+
+        Only the graph tells independent scores from small logits; warm-up reads it where the answers could be either,
+        for onnx takes time and memory that no other worker spends.
+        """
+        from workers import onnxfile, sigmoid
+
+        if isinstance(self.options.source, Path):
+            sigmoid.refuse(onnxfile.load(self.options.source, weights=False), str(self.options.source))
 
     def _classes(self, scores: Array) -> list[dict[str, Any]]:
         probabilities = scores if self.probabilities else softmax(scores)

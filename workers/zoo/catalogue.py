@@ -43,8 +43,9 @@ class Architecture:
     ) -> Network:
         """The network without weights; `size` (height, width). Raises ModelError for what it cannot be."""
         count = self.classes if classes is None else classes
-        if not 1 <= count <= MOST_CLASSES:
-            raise ModelError(f"{self.name} has 1 to {MOST_CLASSES} classes, not {count}: --classes")
+        least = 2 if self.task == "classify" else 1
+        if not least <= count <= MOST_CLASSES:
+            raise ModelError(f"{self.name} has {least} to {MOST_CLASSES} classes, not {count}: --classes")
         return self.builder(size or (self.side, self.side), count, anchors)
 
     def published(self, net: Network) -> float:

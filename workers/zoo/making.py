@@ -45,7 +45,8 @@ def make(order: Order) -> Any:
         twin = kind.build(size, classes)
         anchors = proven(kind, twin.model(donor.values(twin), {}), size, order.weights)
     net = kind.build(order.size, classes, anchors)
-    names = order.names or names_in(donor.metadata, str(order.weights)) or _known(classes)
+    names = names_in(donor.metadata, str(order.weights)) if order.names is None else order.names
+    names = _known(classes) if names is None else names
     if names is None:
         raise ModelError(f"{order.weights}: has {classes} classes and no names; give them with --labels FILE")
     if len(names) != classes:
@@ -57,8 +58,9 @@ def make(order: Order) -> Any:
 
 def _random(order: Order) -> Any:
     kind = order.kind
-    count = order.classes or (len(order.names) if order.names else kind.classes)
-    names = order.names or _known(count) or tuple(f"class-{number}" for number in range(count))
+    count = order.classes or (kind.classes if order.names is None else len(order.names))
+    names = order.names if order.names is not None else _known(count)
+    names = names if names is not None else tuple(f"class-{number}" for number in range(count))
     if len(names) != count:
         raise ModelError(f"{count} classes, but {len(names)} names: give --labels or --classes, or as many of both")
     net = kind.build(order.size, count)
