@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from broker.ledger_file import LedgerError
 from broker.report import report
@@ -64,7 +65,7 @@ def cameras(told: Mapping[str, Any]) -> Table:
     for name in names:
         table.add_column(name, justify="right")
     for camera, counts in told["cameras"].items():
-        table.add_row(camera, *(f"{counts[name]:,}" for name in names))
+        table.add_row(Text(camera), *(f"{counts[name]:,}" for name in names))
     table.add_row("in all", *(f"{told[name]:,}" for name in names), style="bold")
     return table
 

@@ -95,7 +95,8 @@ class Board:
             table.add_column(heading, justify=justify, no_wrap=True, overflow="ellipsis", min_width=width)
         table.add_column("what", no_wrap=True, overflow="ellipsis", ratio=1)
         for moment, name, verdict, milliseconds, what in rows:
-            table.add_row(moment, name, Text(verdict, STYLES.get(verdict.lower(), "")), milliseconds, what)
+            shown = Text(verdict, STYLES.get(verdict.lower(), ""))
+            table.add_row(moment, Text(name), shown, milliseconds, Text(what))
         return Group(table, self._summary())
 
     def _summary(self) -> Text:

@@ -41,7 +41,7 @@ class Columns:
                 table.add_column(heading, justify="right", no_wrap=True)
         places = [self._headings.index(heading) for heading in shown]
         for row in self._rows:
-            table.add_row(*(row[place] for place in places))
+            table.add_row(*(_text(row[place]) for place in places))
         yield table
 
     def _widths(self) -> dict[str, int]:
@@ -58,6 +58,11 @@ def fitting(widths: Mapping[str, int], room: int, spare: Sequence[str]) -> list[
             break
         shown.remove(heading)
     return shown
+
+
+def _text(cell: str | Text) -> Text:
+    """What peers call themselves is no markup."""
+    return cell if isinstance(cell, Text) else Text(cell)
 
 
 def _plain(cell: str | Text) -> str:

@@ -51,12 +51,12 @@ def run(settings: Settings) -> int:
         demo = Demo(settings, line, path)
         problem = demo.run()
         if problem:
-            complaints.print(problem, style="bold red")
+            complaints.print(problem, style="bold red", markup=False)
             return 1
         try:
             account = demo.account()
         except LedgerError as error:
-            complaints.print(str(error), style="bold red")
+            complaints.print(str(error), style="bold red", markup=False)
             return 1
     if settings.report is not None:
         settings.report.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def _folder(keep: bool, console: Console) -> Iterator[Path]:
         yield folder
     finally:
         if keep:
-            console.print(f"kept: {folder}")
+            console.print(f"kept: {folder}", markup=False)
         else:
             shutil.rmtree(folder, ignore_errors=True)  # on Windows, a virus scanner may still look at a file
 

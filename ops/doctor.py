@@ -222,7 +222,7 @@ def table(checks: Iterable[Check]) -> Table:
         found = Text(check.found)
         if check.advice:
             found.append(f"\n-> {check.advice}", style=_STYLES[check.state])
-        view.add_row(check.name, Text(check.state, style=_STYLES[check.state]), found)
+        view.add_row(Text(check.name), Text(check.state, style=_STYLES[check.state]), found)
     return view
 
 

@@ -290,3 +290,16 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
     onnx.save(helper.make_model(helper.make_graph([], "g", [], [])), path)
     with pytest.raises(ModelError, match="its last layer has 0 columns"):
         open_donor(path).classes(find("yolov5n"))
+
+
+@pytest.mark.parametrize("location", ["absent.bin", "../outside.bin", "short.bin"])
+def test_weights_in_a_file_that_is_not_as_it_should_be_are_refused(location: str, tmp_path: Path) -> None:
+    model = helper.make_model(helper.make_graph([], "g", [], []))
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32), "w")
+    onnx.external_data_helper.set_external_data(tensor, location, offset=0, length=16)
+    tensor.ClearField("raw_data")
+    model.graph.initializer.append(tensor)
+    (tmp_path / "short.bin").write_bytes(b"short")
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"m\.onnx: cannot be read as ONNX"):
+        open_donor(tmp_path / "m.onnx")

@@ -12,12 +12,13 @@ import pytest
 import zmq
 
 from tests.conftest import free_port
+from tests.small_graphs import graph, node
 from tests.small_models import PRECISIONS, SMALL, converted, run, small
 from tests.test_worker import FakeBroker
 from tests.test_workers_cli import started, workers_command
 from workers.errors import ModelError
 from workers.metadata import PRECISION, Precision
-from workers.precision.calibration import pictures
+from workers.precision.calibration import pictures, ranges
 from workers.precision.conversion import convert
 from workers.precision.wanted import Wanted
 
@@ -51,6 +52,16 @@ def test_what_cannot_be_done_is_refused(drawn: Path, tmp_path: Path) -> None:
         convert(model, Wanted("int8", tmp_path))
     with pytest.raises(ModelError, match="cannot be read"):
         pictures(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("level", [-1.0, 0.0])
+def test_values_that_are_no_numbers_are_refused(level: float) -> None:
+    """In the second picture of two, as the logarithm of a number below 0, and of 0."""
+    model = graph([node("Log", ["pictures"], "log"), node("Identity", ["log"], "out")], {}, [1, 3, 8, 8])
+    batches = [np.full((1, 3, 8, 8), 2, np.float32) for _ in range(3)]
+    batches[1][0, 0, 0, 0] = level
+    with pytest.raises(ModelError, match="its values are not finite at log: it cannot be quantised"):
+        ranges(model, ["log"], lambda: batches)
 
 
 def test_the_command_writes_a_copy_that_says_what_it_is(drawn: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import cv2
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from broker import log
 from clients.draw import annotate
@@ -139,14 +140,14 @@ def _boxes(detections: list[dict[str, Any]]) -> Table:
     table = Table("class", "score", "box", "area")
     for one in detections:
         box = " ".join(f"{edge:.0f}" for edge in one["box"])
-        table.add_row(one["name"], f"{one['score']:.3f}", box, f"{one['area']:.0f}")
+        table.add_row(Text(one["name"]), f"{one['score']:.3f}", box, f"{one['area']:.0f}")
     return table
 
 
 def _classes(best: list[dict[str, Any]]) -> Table:
     table = Table("class", "score")
     for one in best:
-        table.add_row(one["name"], f"{one['score']:.3f}")
+        table.add_row(Text(one["name"]), f"{one['score']:.3f}")
     return table
 
 

@@ -32,9 +32,11 @@ def bring(
     store: Path,
     extra: dict[str, str] | None = None,
     wanted: Wanted = AS_IT_COMES,
+    *,
+    replace: bool = False,
 ) -> Imported:
-    """Import a Darknet model as `name` into `store`, in the precision `wanted`; `extra`: more metadata. Raises
-    ModelError; then nothing is written."""
+    """Import a Darknet model as `name` into `store`, in the precision `wanted`; `extra`: more metadata;
+    `replace`: an earlier one of that name. Raises ModelError; then nothing is written."""
     detector = Detector.load(cfg, weights)
     fit = hints.fit or ("letterbox" if detector.network.letterbox else "stretch")
     said = {"task": "detect", FIT: fit} | (extra or {})
@@ -51,4 +53,5 @@ def bring(
         }
     )
     made = wanted.made(written, str(cfg))
-    return Imported(name, keep(name, content(made, str(cfg)), store), model, detector.boxes)
+    path = keep(name, content(made, str(cfg)), store, replace=replace)
+    return Imported(name, path, model, detector.boxes)

@@ -35,7 +35,8 @@ _STALE: Final = (MAX_BATCH, MAX_BATCH_REASON)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """What a person says about the file at `path`. `colours`: which order its input takes; `confidence`, `iou`: from 0
-    to 1, for lines that say none; `licence`: a note; `wanted`: the precision."""
+    to 1, for lines that say none; `licence`: a note; `wanted`: the precision;
+    `replace`: an earlier model of that name."""
 
     path: Path
     name: str
@@ -45,6 +46,7 @@ class Order:
     iou: float | None = None
     licence: str | None = None
     wanted: Wanted = AS_IT_COMES
+    replace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,8 @@ def bring(order: Order, store: Path) -> Exported:
     said |= _told(order, model) | {PRECISION: onnxfile.precision(source)} | settings.written()
     helper.set_model_props(form.graph, said)
     made = order.wanted.made(form.graph, str(path))
-    return Exported(name, keep(name, onnxfile.content(made, str(path)), store), model, form.notes)
+    kept = keep(name, onnxfile.content(made, str(path)), store, replace=order.replace)
+    return Exported(name, kept, model, form.notes)
 
 
 def _engine(path: Path, source: Any) -> OnnxEngine:

@@ -76,9 +76,9 @@ def bring(
         wanted = Wanted(precision, calibration)
         path = free(name or wanted.name(_main(files).stem.lower()), into, replace=replace)
         if len(files) == 1:
-            _onnx(files[0], path, hints, colours, settings, licence, wanted)
+            _onnx(files[0], path, hints, colours, settings, licence, wanted, replace)
         else:
-            _darknet(files, path, hints, colours, settings, licence, wanted)
+            _darknet(files, path, hints, colours, settings, licence, wanted, replace)
     except (WorkersError, OSError) as error:
         raise fail(str(error)) from None
     typer.echo(f"wrote {path} ({path.stat().st_size} bytes)" + (f", {precision}" if precision else ""))
@@ -96,7 +96,14 @@ def _main(files: list[Path]) -> Path:
 
 
 def _onnx(
-    file: Path, path: Path, hints: Hints, colours: str, settings: Settings, licence: str | None, wanted: Wanted
+    file: Path,
+    path: Path,
+    hints: Hints,
+    colours: str,
+    settings: Settings,
+    licence: str | None,
+    wanted: Wanted,
+    replace: bool,
 ) -> None:
     from workers import exports  # onnx takes long to import, and `workers start` needs none of it
 
@@ -109,6 +116,7 @@ def _onnx(
         iou=settings.iou,
         licence=licence,
         wanted=wanted,
+        replace=replace,
     )
     exported = exports.bring(order, path.parent)
     typer.echo(_summary(path.stem, exported.model))
@@ -117,7 +125,14 @@ def _onnx(
 
 
 def _darknet(
-    files: list[Path], path: Path, hints: Hints, colours: str, settings: Settings, licence: str | None, wanted: Wanted
+    files: list[Path],
+    path: Path,
+    hints: Hints,
+    colours: str,
+    settings: Settings,
+    licence: str | None,
+    wanted: Wanted,
+    replace: bool,
 ) -> None:
     from workers import darknet  # see above
 
@@ -128,7 +143,7 @@ def _darknet(
             " --fit letterbox or --fit stretch, --confidence, --iou, --licence are left to say"
         )
     extra = settings.written() | ({"license": licence} if licence else {})
-    imported = darknet.bring(cfg, weights, path.stem, hints, path.parent, extra, wanted)
+    imported = darknet.bring(cfg, weights, path.stem, hints, path.parent, extra, wanted, replace=replace)
     typer.echo(f"{_summary(path.stem, imported.model)}, {imported.boxes} boxes, any batch")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from workers import shipped
 from workers.errors import ModelError
@@ -73,7 +74,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
         shown.add_column(title)
     shown.add_column("MB", justify="right", no_wrap=True)
     for row in rows:
-        shown.add_row(*_cells(row))
+        shown.add_row(*map(Text, _cells(row)))  # files say what they like: `[/x]` is no markup
     return shown
 
 

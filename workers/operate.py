@@ -12,6 +12,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from broker import line as line_file
 from broker.keyring import BrokerKey, KeyOption, Keyring
@@ -118,9 +119,9 @@ def wait_drained(
             if not left or time.monotonic() >= deadline:
                 return left
             text = in_flight(left)
-            status.update(text)
+            status.update(Text(text))
             if text != shown and not console.is_terminal:
-                console.print(text, highlight=False)
+                console.print(Text(text), highlight=False)
             shown = text
             time.sleep(LOOK)
 
@@ -146,7 +147,8 @@ def table(listed: Listed) -> Table:
         state = "draining" if one.draining else "open" if one.open else "opening"
         done = one.dispatched - one.in_flight
         numbers = map(str, (one.in_flight, done, one.grant))
-        shown.add_row(one.worker, one.model, version, one.precision, one.session, state, *numbers)
+        cells = (one.worker, one.model, version, one.precision, one.session, state, *numbers)
+        shown.add_row(*map(Text, cells))  # workers call themselves what they like: `[/x]` is no markup
     return shown
 
 

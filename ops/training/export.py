@@ -17,8 +17,8 @@ from workers.metadata import FIT
 from workers.settings import CONFIDENCE_KEY
 from workers.zoo.yolov5 import ANCHORS
 
-#: Share of the sound parts of the training world that the models together may call bad. That world is harder than another
-#: one, since it has the greatest variety of parts: elsewhere they call fewer bad.
+#: Share of the sound parts of the training world that the models together may call bad. That world is harder than
+#: another, since it has the greatest variety of parts: elsewhere they call fewer bad.
 _FALSE_ALARMS: Final = 0.02
 _BATCH: Final = 64
 

@@ -63,10 +63,10 @@ def ranges(model: Any, names: Sequence[str], batches: Callable[[], Iterable[Arra
     tops = dict.fromkeys(names, 0.0)
     for batch in batches():
         for name, values in watched.run(batch):
-            tops[name] = max(tops[name], float(np.abs(values).max()))
-    wrong = [name for name, top in tops.items() if not np.isfinite(top)]
-    if wrong:
-        raise ModelError(f"its values are not finite at {wrong[0]}: it cannot be quantised")
+            top = float(np.abs(values).max())
+            if not np.isfinite(top):  # asked of each: max() leaves a NaN out
+                raise ModelError(f"its values are not finite at {name}: it cannot be quantised")
+            tops[name] = max(tops[name], top)
     counts = {name: np.zeros(BINS) for name in names}
     for batch in batches():
         for name, values in watched.run(batch):

@@ -55,4 +55,4 @@ def quantised(name: str, wanted: Wanted, store: Path, new: str, replace: bool = 
     if target.exists() and (not replace or target == source):
         raise ModelError(f"{target} is there already: --as gives the copy another name, --replace writes over it")
     made = wanted.made(onnxfile.load(source), str(source))
-    return keep(new, onnxfile.content(made, str(source)), store)
+    return keep(new, onnxfile.content(made, str(source)), store, replace=replace)

@@ -136,7 +136,7 @@ def _make(
     source = None if weights == RANDOM else Path(weights)
     model = make(Order(kind=kind, weights=source, size=said.size, classes=classes, seed=seed, names=said.names))
     content = onnxfile.content(wanted.made(model, kind.name), kind.name)
-    keep(target.stem, content, store)
+    keep(target.stem, content, store, replace=replace)
     says = "random weights: what it finds means nothing" if source is None else f"weights of {source.name}"
     says += f", {wanted.precision}" if wanted.precision else ""
     return {"file": str(target), "bytes": len(content), "weights": weights, "says": says}

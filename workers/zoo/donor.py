@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from workers import onnxfile
 from workers.errors import ModelError
 from workers.zoo import safetensors
 from workers.zoo.catalogue import Architecture
@@ -56,11 +55,8 @@ class OnnxDonor:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            self.model = onnx.load(path)
-        except (OSError, DecodeError) as error:
-            raise ModelError(f"{path}: cannot be read as ONNX: {error}") from None
-        self.metadata: Mapping[str, str] = {entry.key: entry.value for entry in self.model.metadata_props}
+        self.model = onnxfile.load(path)
+        self.metadata: Mapping[str, str] = onnxfile.metadata(self.model)
 
     def classes(self, kind: Architecture) -> int:
         outputs = self.model.graph.output
