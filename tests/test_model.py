@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from broker.line import Line, parse
 from tests.small_graphs import FLAT, GEMM, graph, weights
-from workers import coco, store, tiny
+from workers import coco, metadata, store, tiny
 from workers import describe as describing
 from workers.engine import Shape, Signature
 from workers.engine.fake import Fake, FakeEngine
@@ -450,6 +451,46 @@ def test_flags_that_cannot_be_are_named(words: dict[str, str]) -> None:
 def test_labels_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="--labels"):
         said(labels=tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "is empty; write one name"),
+        ("\n \r\n", "is empty; write one name"),
+        ("\ufeff", "is empty; write one name"),
+        ("good\n\nbad\n", ":2: an empty line"),
+        ("\ngood", ":1: an empty line"),
+    ],
+)
+def test_labels_without_a_name_are_refused(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "names").write_text(text, encoding="utf-8", newline="")
+    with pytest.raises(ModelError, match=f"--labels .*names.*{told}"):
+        said(labels=tmp_path / "names")
+
+
+def test_labels_end_at_line_feeds_alone(tmp_path: Path) -> None:
+    (tmp_path / "names").write_text("go\u2028od\r\nb\x0cad\n\n", encoding="utf-8", newline="")
+    assert said(labels=tmp_path / "names").names == ("go\u2028od", "b\x0cad")
+
+
+def test_names_that_are_none_are_not_forgotten() -> None:
+    refused((1, 25200, 85), match="has 80 classes, but 0 names", hints=Hints(names=()))
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ("ab", ""),
+        ("aba", "classes 0, 2 are all called 'a': rules"),
+        (
+            "babbabbb",
+            r"classes 0, 2, 3, 5, 6, \.\.\. are all called 'b' \(further names of several classes: 1\): rules",
+        ),
+    ],
+)
+def test_namesakes_are_told(names: str, told: str) -> None:
+    assert re.match(told or "$", metadata.namesakes(tuple(names)))
 
 
 @pytest.mark.parametrize("text", ["inf,inf", "nan,640", "-640,640", "0,640", "640.5,640", "1e300,1", "99999,640"])

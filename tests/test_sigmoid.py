@@ -55,7 +55,7 @@ def saved(end: Sequence[Any], folder: Path) -> ModelOptions:
 def test_a_sigmoid_is_refused_wherever_a_model_is_taken(end: Sequence[Any], tmp_path: Path) -> None:
     options = saved(end, tmp_path)
     runner = Runner.load(options, 1)
-    with pytest.raises(ModelError, match=r"scores.onnx: ends in a .*Sigmoid: .* with a softmax or with logits"):
+    with pytest.raises(ModelError, match=r"scores\.onnx: ends in a .*Sigmoid: .* with a softmax or with logits"):
         runner.warm_up()
     with pytest.raises(ModelError, match="Sigmoid"):
         bring(classifier(end), tmp_path / "imported")

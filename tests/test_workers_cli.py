@@ -340,6 +340,17 @@ def test_check_of_a_broken_picture_names_it(tmp_path: Path) -> None:
     assert "broken.jpg" in ended.stderr
 
 
+def test_import_and_describe_tell_of_namesakes(tmp_path: Path) -> None:
+    source, labels = tmp_path / "spots.onnx", tmp_path / "names"
+    workers_command("tiny", str(source))
+    labels.write_text("bad\nok\nbad\nfine\n", encoding="utf-8")
+    told = "  classes 0, 2 are all called 'bad': rules and counts"
+    done = workers_command("import", str(source), "--labels", str(labels), "--store", str(tmp_path / "store"))
+    assert done.returncode == 0 and told in done.stdout
+    done = workers_command("describe", str(source), str(tmp_path / "out.onnx"), "--labels", str(labels))
+    assert done.returncode == 0 and told in done.stdout
+
+
 def test_describe_makes_a_classifier_self_sufficient(testdata: Path, tmp_path: Path) -> None:
     source, ready = str(testdata / "models" / "mobilenetv2.onnx"), str(tmp_path / "ready.onnx")
     labels, cat = str(testdata / "images" / "imagenet_labels.txt"), str(testdata / "images" / "cat.bmp")

@@ -173,6 +173,8 @@ def describe(
         raise fail(str(error)) from None
     for key, value in metadata.items():
         typer.echo(f"{key}: {value if len(value) <= 100 else value[:97] + '...'}")
+    if note := described.note(metadata, str(out)):
+        typer.echo(f"  {note}")
 
 
 def main() -> None:

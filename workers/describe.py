@@ -8,8 +8,9 @@ from onnx import helper
 
 from workers import onnxfile, sigmoid
 from workers.engine import Signature
+from workers.errors import ModelError
 from workers.layout import LAYOUT
-from workers.metadata import FIT, MEAN, STD
+from workers.metadata import FIT, MEAN, STD, names_in, namesakes
 from workers.model import Hints, check_names
 from workers.onnxfile import load, shape
 
@@ -30,6 +31,14 @@ def describe(source: Path, target: Path, hints: Hints) -> dict[str, str]:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(model.SerializeToString())
     return metadata
+
+
+def note(metadata: dict[str, str], where: str) -> str:
+    """What a person should know of the classes' names in the file at `where`; "" where there is nothing."""
+    try:
+        return namesakes(names_in(metadata, where) or ())
+    except ModelError as error:
+        return str(error)
 
 
 def written(hints: Hints) -> dict[str, str]:

@@ -16,7 +16,7 @@ from workers.describe import written
 from workers.engine import Engine
 from workers.engine.onnx import OnnxEngine
 from workers.errors import EngineError, ModelError
-from workers.metadata import PRECISION, SOURCE, SOURCE_SHA256
+from workers.metadata import PRECISION, SOURCE, SOURCE_SHA256, namesakes
 from workers.model import Hints, Model, describe
 from workers.precision.wanted import AS_IT_COMES, Wanted
 from workers.settings import MAX_BATCH, MAX_BATCH_REASON, Settings
@@ -99,7 +99,8 @@ def bring(order: Order, store: Path) -> Exported:
     helper.set_model_props(form.graph, said)
     made = order.wanted.made(form.graph, str(path))
     kept = keep(name, onnxfile.content(made, str(path)), store, replace=order.replace)
-    return Exported(name, kept, model, form.notes)
+    notes = (*form.notes, *filter(None, [namesakes(model.names)]))
+    return Exported(name, kept, model, notes)
 
 
 def _engine(path: Path, source: Any) -> OnnxEngine:

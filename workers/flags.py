@@ -163,12 +163,18 @@ def _choice(flag: str, word: str | None, known: tuple[Word, ...]) -> Word | None
 
 def _labels(path: Path) -> tuple[str, ...]:
     try:
-        names = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"--labels {path}: cannot be read as UTF-8 text: {error}") from None
-    while names and not names[-1].strip():
-        names.pop()
-    return tuple(name.strip() for name in names)
+    # Not splitlines(): it ends a line at letters that may stand in a name, too.
+    names = tuple(name.strip() for name in text.rstrip().split("\n"))
+    if names == ("",):
+        raise ModelError(f"--labels {path}: is empty; write one name per line, as many as classes")
+    if "" in names:
+        raise ModelError(
+            f"--labels {path}:{names.index('') + 1}: an empty line; write one name per line, in their order"
+        )
+    return names
 
 
 def _size(text: str) -> tuple[int, int]:

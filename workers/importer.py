@@ -24,6 +24,7 @@ from workers.flags import (
     StoreOption,
     TaskOption,
 )
+from workers.metadata import namesakes
 from workers.model import Hints, Model
 from workers.precision.wanted import Wanted
 from workers.settings import Settings
@@ -145,6 +146,8 @@ def _darknet(
     extra = settings.written() | ({"license": licence} if licence else {})
     imported = darknet.bring(cfg, weights, path.stem, hints, path.parent, extra, wanted, replace=replace)
     typer.echo(f"{_summary(path.stem, imported.model)}, {imported.boxes} boxes, any batch")
+    if note := namesakes(imported.model.names):
+        typer.echo(f"  {note}")
 
 
 def _summary(name: str, model: Model) -> str:

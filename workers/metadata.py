@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias, get_args
 
 from workers.errors import ModelError
@@ -31,6 +32,8 @@ PRECISION: Final = "gongwei.precision"
 CALIBRATION: Final = "gongwei.calibration"
 #: Longest `names` that is read from a file's metadata, in characters.
 NAMES_LIMIT: Final = 1 << 20
+#: Classes of one name that a note numbers.
+NAMESAKES: Final = 5
 
 
 def names_in(metadata: Mapping[str, str], where: str) -> tuple[str, ...] | None:
@@ -50,6 +53,20 @@ def names_in(metadata: Mapping[str, str], where: str) -> tuple[str, ...] | None:
     if broken is not None:
         raise ModelError(f"{where}: its metadata's name {broken[:80]!a} is no text; give the names with --labels FILE")
     return names
+
+
+def namesakes(names: Sequence[str]) -> str:
+    """What a person should know of classes that have one name; "": each has its own."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if not twice:
+        return ""
+    same = [str(number) for number, name in enumerate(names) if name == twice[0]]
+    numbers = ", ".join(same[:NAMESAKES]) + (", ..." if len(same) > NAMESAKES else "")
+    more = f" (further names of several classes: {len(twice) - 1})" if len(twice) > 1 else ""
+    return (
+        f"classes {numbers} are all called {twice[0][:80]!r}{more}: rules and counts, which go by the name, take them"
+        " for one; --labels gives them other names"
+    )
 
 
 def _listed(value: object) -> tuple[str, ...]:
