@@ -95,7 +95,7 @@ class Registrar:
     def lost(self, now: float, session: Session, reason: str) -> None:
         """A session that nobody came to makes its peer wait with the next one."""
         if reason in VAIN and not session.ready and not session.draining:
-            self.throttle.punish(now, session.worker.identity)
+            self.throttle.punish(now, session.worker.identity, longer=reason == "not_connected")
 
     def _must_wait(self, now: float, identity: bytes) -> bool:
         """Whether this peer has a session that did not connect yet, and so no other one is opened for it now."""

@@ -12,15 +12,16 @@ RATE: Final = 20.0
 BURST: Final = 256.0
 #: Seconds in which a peer is not listened to that is over it, and has no session.
 PAUSE: Final = 0.25
-#: The same for a peer to whose session nobody came: at first, and at most; twice as long each time.
+#: The same for a peer to whose session nobody came: at first, and at most; twice as long each time
+#: that it did not connect. One that sent no beats may be a worker that its machine starves: always the first.
 PENALTY: Final = 2.0
-PENALTY_AT_MOST: Final = 16.0
-#: Peers that are remembered; the oldest are forgotten.
+PENALTY_AT_MOST: Final = 4.0
+#: Peers that are remembered; the oldest of those that never connected are forgotten first.
 PEERS: Final = 4096
 
 
 class _Peer:
-    __slots__ = ("bucket", "penalty", "proven", "punished_until", "shut_until")
+    __slots__ = ("bucket", "penalty", "proven", "punished_until", "shut_until", "suspect")
 
     def __init__(self) -> None:
         self.bucket = Bucket(RATE, BURST)
@@ -28,6 +29,7 @@ class _Peer:
         self.punished_until = 0.0
         self.penalty = PENALTY
         self.proven = False
+        self.suspect = False
 
 
 class Throttle:
@@ -54,12 +56,14 @@ class Throttle:
         peer = self._of(identity)
         peer.shut_until = max(now + PAUSE, peer.punished_until)
 
-    def punish(self, now: float, identity: bytes) -> None:
-        """A session of this peer has cost a port, and nobody came to it."""
+    def punish(self, now: float, identity: bytes, longer: bool = True) -> None:
+        """A session of this peer has cost a port, and nobody came to it; `longer`: the next time costs more."""
         peer = self._of(identity)
         if now >= peer.punished_until:  # else it is of several that are lost at once
-            peer.punished_until = now + peer.penalty
-            peer.penalty = min(2 * peer.penalty, PENALTY_AT_MOST)
+            peer.suspect = True
+            peer.punished_until = now + (peer.penalty if longer else PENALTY)
+            if longer:
+                peer.penalty = min(2 * peer.penalty, PENALTY_AT_MOST)
 
     def forgive(self, identity: bytes) -> None:
         """A session of this peer has connected: it is a worker."""
@@ -67,18 +71,20 @@ class Throttle:
         if peer is not None:
             peer.shut_until = peer.punished_until = 0.0
             peer.penalty = PENALTY
+            peer.suspect = False
             peer.proven = True
 
     def one_at_a_time(self, identity: bytes, scarce: bool) -> bool:
         """Whether this peer may have one session at most until one has connected: when new ones are scarce, or it was
         punished."""
         peer = self._of(identity)
-        return not peer.proven and (scarce or peer.penalty > PENALTY)
+        return not peer.proven and (scarce or peer.suspect)
 
     def _of(self, identity: bytes) -> _Peer:
         peer = self._peers.get(identity)
         if peer is None:
             if len(self._peers) >= PEERS:
-                del self._peers[next(iter(self._peers))]
+                unproven = (one for one, peer in self._peers.items() if not peer.proven)
+                del self._peers[next(unproven, next(iter(self._peers)))]
             peer = self._peers[identity] = _Peer()
         return peer

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from broker.line import Line
+from broker.model_file import version
 
 
 def wanted(line: Line, folder: Path) -> dict[str, str]:
@@ -17,7 +17,6 @@ def wanted(line: Line, folder: Path) -> dict[str, str]:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return version(path)
     except (OSError, ValueError):  # a folder, no such file, or a name that none can have
         return ""

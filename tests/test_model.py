@@ -194,6 +194,12 @@ def test_size_from_metadata() -> None:
     assert described(DETECTOR, size=(None, None), imgsz="[320, 416]").size == (320, 416)
 
 
+@pytest.mark.parametrize(("fixed", "told"), [((32, 32), "32x32"), ((None, 32), "anyx32")])
+def test_another_size_than_the_fixed_one_is_refused(fixed: tuple[int | None, int | None], told: str) -> None:
+    with pytest.raises(ModelError, match=f"its input is fixed at {told}; leave --size out"):
+        describe(signature((1, 3, 9), size=fixed), Hints(size=(64, 64), names=("a", "b", "c", "d")), "m")
+
+
 def test_std_of_zero_is_refused() -> None:
     refused((1, 2), match="more than 0", hints=Hints(names=("a", "b"), mean=(0,), std=(0,), fit="crop"))
 

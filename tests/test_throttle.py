@@ -47,7 +47,7 @@ def test_who_is_shut_is_listened_to_again_after_a_while() -> None:
 
 def test_whose_sessions_cost_a_port_for_nothing_waits_ever_longer() -> None:
     throttle, now = Throttle(), 100.0
-    for expected in (PENALTY, 2 * PENALTY, 4 * PENALTY, PENALTY_AT_MOST, PENALTY_AT_MOST):
+    for expected in (PENALTY, PENALTY_AT_MOST, PENALTY_AT_MOST):
         throttle.punish(now, b"a")
         throttle.punish(now + 0.1, b"a")  # another session of the same moment
         assert not throttle.take(now + expected * 0.99, b"a")
@@ -78,6 +78,15 @@ def test_a_peer_that_never_connected_has_one_session_at_a_time_when_they_are_sca
     assert not throttle.one_at_a_time(b"a", scarce=True)
 
 
+def test_who_connected_is_forgotten_last() -> None:
+    throttle = Throttle()
+    throttle.take(0.0, b"worker")
+    throttle.forgive(b"worker")
+    for number in range(PEERS + 100):
+        throttle.take(1.0, b"%d" % number)
+    assert not throttle.one_at_a_time(b"worker", scarce=True) and len(throttle) == PEERS
+
+
 def test_what_it_remembers_is_bounded() -> None:
     throttle = Throttle()
     for number in range(PEERS + 100):
@@ -104,6 +113,18 @@ def test_a_session_that_nobody_came_to_shuts_its_peer_out(reason: str) -> None:
     one.lose(2.0, one.dispatcher.roster.sessions["s1"], reason)
     assert not said(one, 2.0, b"h", ready("s2")) and one.dispatcher.registrar.throttle.is_shut(2.1, b"h")
     assert said(one, 2.0 + PENALTY, b"h", ready("s2"))
+
+
+@pytest.mark.parametrize(("reason", "last"), [("no_beat", PENALTY), ("not_connected", PENALTY_AT_MOST)])
+def test_a_worker_that_its_machine_starves_never_waits_longer(reason: str, last: float) -> None:
+    one, now = router(), 1.0
+    for number in range(4):
+        assert said(one, now, b"w", ready(f"s{number}"))
+        one.lose(now, one.dispatcher.roster.sessions[f"s{number}"], reason)
+        now += PENALTY_AT_MOST
+    now -= PENALTY_AT_MOST
+    assert not said(one, now + last - 2 * PAUSE, b"w", ready("s9"))
+    assert said(one, now + last, b"w", ready("s9"))
 
 
 @pytest.mark.parametrize("reason", ["no_beat", "disconnected", "exec_timeout", "lease"])
@@ -163,7 +184,7 @@ def test_a_worker_comes_in_through_a_flood() -> None:
     decoded = next(number) - one.counts["refused_total", "too_often"]
     assert joined is not None
     assert decoded < 50 * BURST + 50 * RATE * 10, "the rest is thrown away"
-    assert one.counts["sessions_lost_total", "det", "no_beat"] < REGISTRATIONS_AT_ONCE + 50 * 3, "few ports for nothing"
+    assert one.counts["sessions_lost_total", "det", "no_beat"] < REGISTRATIONS_AT_ONCE + 50 * 10 / PENALTY, "few ports"
 
 
 # --- the server ------------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def describe(signature: Signature, hints: Hints, where: str) -> Model:
     task = hints.task or _task(signature, where)
     scaling, fit = _scaling(task, signature.metadata, hints, where)
     names = hints.names if hints.names is not None else names_in(signature.metadata, where)
-    size = hints.size or _size(signature, where)
+    size = _asked(hints.size, signature, where) if hints.size else _size(signature, where)
     laid_out, count = _count(task, signature, hints, None if names is None else len(names), size, where)
     _several(task, count, where)
     return Model(
@@ -151,6 +151,14 @@ def _agree(count: int, names: tuple[str, ...], where: str) -> None:
         raise ModelError(
             f"{where}: has {count} classes, but {len(names)} names; give the right ones with --labels FILE"
         )
+
+
+def _asked(size: tuple[int, int], signature: Signature, where: str) -> tuple[int, int]:
+    """The size that a person says, where the file takes it."""
+    if any(side not in (own, None) for own, side in zip(size, signature.input[2:], strict=True)):
+        fixed = "x".join("any" if side is None else str(side) for side in signature.input[2:])
+        raise ModelError(f"{where}: its input is fixed at {fixed}; leave --size out")
+    return size
 
 
 def _size(signature: Signature, where: str) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto
 
+from broker.model_file import version
 from workers.engine import Shape, Signature
 from workers.errors import ModelError
 from workers.metadata import Precision
@@ -53,10 +53,9 @@ def content(model: Any, where: str) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """Hex digits. Raises ModelError."""
+    """Hex digits; of an ONNX file also over the weights in files of their own. Raises ModelError."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return version(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
 

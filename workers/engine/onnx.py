@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime
 
+from broker.model_file import version
 from workers.engine import Array, Shape, Signature
 from workers.errors import EngineError
 from workers.metadata import PRECISION
@@ -100,8 +100,7 @@ def _options(threads: int) -> Any:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return version(path)
     except OSError as error:
         raise EngineError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from None
 
