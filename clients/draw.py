@@ -51,7 +51,7 @@ Box: TypeAlias = tuple[int, int, int, int]
 class _Found(NamedTuple):
     """One detection, in pixels of the drawn picture."""
 
-    label: str
+    name: str
     score: float
     colour: Colour
     box: Box
@@ -137,9 +137,9 @@ def _detections(body: Mapping[str, Any], factor: int, shape: Sequence[int]) -> I
             limits = np.array([shape[1], shape[0], shape[1], shape[0]]) - 1
             x1, y1, x2, y2 = (int(edge) for edge in np.clip(np.round(box), 0, limits))
             score = float(one.get("score", 0.0))
-            label = f"{one.get('name', one.get('class', '?'))} {score:.2f}"
+            name = str(one.get("name", one.get("class", "?")))
             polygons = [_points(polygon, factor) for polygon in one.get("polygons") or ()]
-            yield _Found(label, score, class_colour(int(one.get("class", 0))), (x1, y1, x2, y2), polygons)
+            yield _Found(name, score, class_colour(int(one.get("class", 0))), (x1, y1, x2, y2), polygons)
 
 
 def _points(polygon: Sequence[float], factor: int) -> NDArray[np.float64]:
@@ -187,7 +187,7 @@ def _draw_labels(picture: Image, found: Sequence[_Found], size: int) -> None:
     height = lettering.line_height(size)
     pad = max(2, size // 5)
     for one in found:
-        text = lettering.fit(one.label, size, picture.shape[1] - 2 * pad)
+        text = lettering.fit(f"{one.name} {one.score:.2f}", size, picture.shape[1] - 2 * pad)
         if not text or height > picture.shape[0] or any(_same(one, other) for other in labelled):
             continue
         labelled.append(one)
@@ -220,7 +220,7 @@ def _overlaps(place: tuple[int, int], width: int, height: int, taken: Sequence[B
 
 def _same(one: _Found, other: _Found) -> bool:
     """Whether both are of one class and share more than half of what they cover together."""
-    if one.colour != other.colour or one.label.rpartition(" ")[0] != other.label.rpartition(" ")[0]:
+    if (one.name, one.colour) != (other.name, other.colour):
         return False
     (left, top, right, low), (x1, y1, x2, y2) = one.box, other.box
     shared = max(0, min(right, x2) - max(left, x1) + 1) * max(0, min(low, y2) - max(top, y1) + 1)

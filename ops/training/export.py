@@ -43,8 +43,8 @@ def thresholds(highest: Sequence[Tensor], bad: Tensor) -> list[float]:
     sound = torch.stack([scores[~bad] for scores in highest])
     if not sound.shape[1]:
         raise ValueError("thresholds need sound parts to be chosen by; there are only bad ones")
-    falling = sound.sort(1, descending=True).values
-    rank = sound.argsort(1, descending=True).argsort(1)
+    falling, order = sound.sort(1, descending=True)
+    rank = order.argsort(1)
     # Up to here no more parts have a higher rank with any of the models than may have.
     last = int(rank.amin(0).sort().values[int(_FALSE_ALARMS * sound.shape[1])])
     return [float(falling[model, max(0, last - 1) : last + 1].mean()) for model in range(len(highest))]
