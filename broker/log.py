@@ -25,7 +25,7 @@ def configure(*, json: bool = False, level: str = "info", process: str = "") -> 
     """
     if level not in LEVELS:
         raise ValueError(f"log level {level!r} is unknown: use one of {', '.join(LEVELS)}")
-    as_json = json or os.environ.get("GONGWEI_LOG", "") == "json"
+    _Form.json = json or os.environ.get("GONGWEI_LOG", "") == "json"
     atexit.unregister(_let_go)
     atexit.register(_let_go)
     structlog.configure(
@@ -33,7 +33,7 @@ def configure(*, json: bool = False, level: str = "info", process: str = "") -> 
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             _Named(process or f"pid {os.getpid()}"),
-            *(_for_machines() if as_json else _for_people()),
+            *(_for_machines() if _Form.json else _for_people()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=_stderr_logger,
@@ -42,10 +42,21 @@ def configure(*, json: bool = False, level: str = "info", process: str = "") -> 
     )
 
 
+def is_json() -> bool:
+    """Whether machines read the log, as `configure` was told."""
+    return _Form.json
+
+
 def get(name: str) -> FilteringBoundLogger:
     """A logger whose lines carry `logger_name`; `.bind(camera=...)` adds more. Usable before `configure`."""
     logger: FilteringBoundLogger = structlog.get_logger(logger_name=name)
     return logger
+
+
+class _Form:
+    """Of the lines of this process."""
+
+    json = False
 
 
 class _Named:

@@ -136,8 +136,9 @@ def demo(
         list[str] | None,
         typer.Option(
             "--model",
-            metavar="FILE.onnx",
-            help="A model that sees every frame; repeat. None: those that ship. `tiny`: built in.",
+            metavar="NAME",
+            help="A model that sees every frame, as for `workers start`, or FILE.onnx; repeat. None: those that ship."
+            " tiny: built in.",
         ),
     ] = None,
     camera: Annotated[
@@ -170,7 +171,7 @@ def demo(
 
       gongwei demo --model yolov5n.onnx --camera belt.mp4 --frames 200 --report report.json
 
-      gongwei demo --model yolov5n.onnx --model defects.onnx --cameras 4 --deadline 0.5
+      gongwei demo --model yolov5n.onnx --model defects --cameras 4 --deadline 0.5
     """
     from ops import demo as command
     from ops.demo_line import NO_MODEL, DemoError, Settings, shipped_models

@@ -44,8 +44,8 @@ def models(line: Line, path: Path, found: Mapping[str, Facts]) -> Iterator[Check
     for name, model in line.models.items():
         label, told = f"model {name}", found.get(name, Facts())
         if not model.file:
-            yield Check(name=label, state="ok", found="no file: its workers are started elsewhere")
-        elif problem := inputs.model_problem(model, path):
+            yield Check(name=label, state="ok", found=_elsewhere(name))
+        elif problem := inputs.model_problem(name, model, path):
             advice = f"correct models.{name}.file in the line file, or put the file there"
             yield Check(name=label, state="failed", found=problem, advice=advice)
         elif told.refused:
@@ -57,6 +57,12 @@ def models(line: Line, path: Path, found: Mapping[str, Facts]) -> Iterator[Check
             yield Check(name=label, state="warning", found=said, advice=_UNTRAINED)
         else:
             yield Check(name=label, state="ok", found=f"{model.file}: {told.task}, {len(told.names)} classes")
+
+
+def _elsewhere(name: str) -> str:
+    """Of a model without a file; one that lies here all the same may have been meant."""
+    found = "no file: its workers are started elsewhere"
+    return f'{found} (file = "{name}" runs the one that `workers models` lists)' if inputs.here(name) else found
 
 
 def sources(line: Line, path: Path) -> Iterator[Check]:

@@ -122,7 +122,7 @@ class Demo:
 
     def _known(self) -> dict[str, Callable[[int], bool]]:
         """Of each synthetic camera, whether its part of a number has a defect; where the models look for defects."""
-        if not shipped_ng(list(self._line.models)):
+        if not shipped_ng(self._line.models):
             return {}
         return {
             name: SyntheticCamera(self._seeds[name]).has_defect

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import socket
 import sys
 from collections.abc import Mapping
@@ -17,15 +16,19 @@ from ops import facts
 from ops.facts import Facts
 from workers import shipped
 from workers.errors import ModelError
+from workers.lookup import find, name_of, split
+from workers.store import default_store
 
 #: The built-in model, and the class whose sight makes a frame NG where no other rule is given.
 TINY: Final = "tiny"
 TINY_NG: Final = "white"
 NO_MODEL: Final = """\
 a model is needed: gongwei demo --model FILE.onnx
-FILE.onnx is a YOLOv5 (detection, segmentation or classification) exported to ONNX, for instance by
-  python export.py --weights yolov5n.pt --include onnx      in a checkout of github.com/ultralytics/yolov5
-Without one at hand, gongwei demo --model tiny uses a detector of bright spots that is built in."""
+FILE.onnx is a YOLOv5 (detection, segmentation or classification) exported to
+ONNX, for instance, in a checkout of github.com/ultralytics/yolov5, by
+  python export.py --weights yolov5n.pt --include onnx
+Without one at hand, gongwei demo --model tiny uses a detector of bright spots
+that is built in."""
 _ENDPOINTS: Final = ("frontend", "backend", "egress", "live", "catchup", "copies", "pictures", "control")
 #: Ports that are looked through: below those that systems hand out by themselves.
 _PORTS: Final = range(21000, 31000)
@@ -55,12 +58,8 @@ class Settings:
 
 def make_line(settings: Settings, folder: Path) -> Line:
     """The line of a demo, checked as any line file is. Writes the built-in model into `folder` if it is asked for."""
-    models = {model_name(word): _model(word, folder) for word in settings.models}
-    if len(models) < len(settings.models):
-        raise DemoError(
-            f"two models have one name: {', '.join(settings.models)}; copy one of the files to another name"
-        )
-    ng = settings.ng or ([TINY_NG] if list(models) == [TINY] else shipped_ng(settings.models))
+    models = _models(settings.models, folder)
+    ng = settings.ng or ([TINY_NG] if list(models) == [TINY] else shipped_ng(models))
     sources = {f"cam{number}": _source(spec) for number, spec in enumerate(settings.sources, start=1)}
     line = Line(
         name="demo",
@@ -88,50 +87,62 @@ def check_classes(line: Line, found: Mapping[str, Facts]) -> None:
         raise DemoError("\n".join(f"--ng {name}: no given model knows this class; {hints[name]}" for name in hints))
 
 
-def model_name(word: str) -> str:
-    """A model's name from its file: the stem, in small letters, other characters made `-`."""
-    stem = TINY if word == TINY else Path(word).stem
-    name = re.sub(r"[^a-z0-9_.-]+", "-", stem.lower()).lstrip("_.-")[:64]
-    if not name:
-        raise DemoError(f"model {word!r}: no name can be made of its file name; copy it to another one")
-    return name
-
-
 def shipped_models() -> list[str]:
-    """The models that come with the package, of those that are there."""
-    return [name for name in shipped.NAMES if shipped.path(name) is not None]
+    """The models that come with the package, of those that are there, whatever else has their names."""
+    return [str(path) for name in shipped.NAMES if (path := shipped.path(name)) is not None]
 
 
-def shipped_ng(words: list[str]) -> list[str]:
+def shipped_ng(models: Mapping[str, Model]) -> list[str]:
     """The classes that make a frame NG where only models of the package look; none where others do, too."""
-    if not words or not set(words) <= set(shipped.NAMES):
+    if not all(shipped.comes_with_us(Path(model.file)) for model in models.values()):
         return []
     sees = {"demo-cls": shipped.NG[-1:]}
-    return list(dict.fromkeys(name for word in words for name in sees.get(word, shipped.NG[:-1])))
+    return list(dict.fromkeys(ng for name in models for ng in sees.get(name, shipped.NG[:-1])))
 
 
-def _model(word: str, folder: Path) -> Model:
-    """A model of the line; one of the package's with the threshold that was chosen for it."""
-    file = _model_file(word, folder)
-    if word not in shipped.NAMES:
-        return Model(file=str(file))
+def resolve(word: str) -> tuple[str, Path]:
+    """The name and the file of a `--model`: FILE.onnx, NAME=FILE.onnx, or a NAME, found where `workers start` finds it.
+
+    Raises DemoError.
+    """
     try:
-        return Model(file=str(file), confidence=shipped.confidence(file))
+        if Path(word).is_file() or (word.endswith(".onnx") and "=" not in word):
+            name, path = name_of(Path(word)), Path(word)
+        else:
+            name, what = split(word)
+            path = Path(what) if what else find(name, store=default_store())
+    except ModelError as error:
+        raise DemoError(str(error)) from None
+    if not path.is_file():
+        raise DemoError(f"--model {word}: there is no such file\n{NO_MODEL}")
+    if not name:
+        raise DemoError(f"--model {word}: no name can be made of its file name; write --model NAME={word}")
+    return name, path.resolve()
+
+
+def _models(words: list[str], folder: Path) -> dict[str, Model]:
+    """The models of the line; of the package's with the threshold that was chosen for each. Raises DemoError."""
+    found = dict(_tiny(folder) if word == TINY else resolve(word) for word in words)
+    if len(found) < len(words):
+        raise DemoError(f"two models have one name: {', '.join(words)}; write --model NAME=FILE.onnx for one of them")
+    return {name: Model(file=str(path), confidence=_confidence(path)) for name, path in found.items()}
+
+
+def _confidence(path: Path) -> float | None:
+    if not shipped.comes_with_us(path):
+        return None
+    try:
+        return shipped.confidence(path)
     except ModelError as error:
         raise DemoError(str(error)) from None
 
 
-def _model_file(word: str, folder: Path) -> Path:
-    if word == TINY:
-        from workers import tiny
+def _tiny(folder: Path) -> tuple[str, Path]:
+    from workers import tiny
 
-        path = folder / "tiny.onnx"
-        tiny.make(path)
-        return path
-    path = shipped.path(word) or Path(word).resolve()
-    if not path.is_file():
-        raise DemoError(f"model {word!r}: there is no such file\n{NO_MODEL}")
-    return path
+    path = folder / "tiny.onnx"
+    tiny.make(path)
+    return TINY, path
 
 
 def _source(spec: str) -> str:

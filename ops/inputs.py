@@ -14,12 +14,15 @@ from clients.errors import SourceError
 from clients.sources import open_source
 from ops.ports import BOUND
 from workers.engine.fake import PREFIX
+from workers.errors import AbsentError, ModelError
+from workers.lookup import find
+from workers.store import default_store
 
 
 def missing(line: Line, path: Path) -> list[str]:
     """The problems of the line file at `path`: where, which key, what is not there."""
     found = {
-        **{("models", name, "file"): model_problem(model, path) for name, model in line.models.items()},
+        **{("models", name, "file"): model_problem(name, model, path) for name, model in line.models.items()},
         **{("cameras", name, "source"): source_problem(entry, path) for name, entry in line.cameras.items()},
     }
     return [f"{path}: {dotted(key)}: {problem}" for key, problem in found.items() if problem]
@@ -48,12 +51,26 @@ def without_key(line: Line, path: Path) -> list[str]:
     return problems
 
 
-def model_problem(model: Model, path: Path) -> str:
+def model_problem(name: str, model: Model, path: Path) -> str:
     """Why workers would not find the model's file, "" if they do or are started elsewhere."""
-    file = path.parent / model.file
-    if not model.file or model.file.startswith(PREFIX) or file.is_file():
+    if not model.file or model.file.startswith(PREFIX):
         return ""
-    return f"no file {file}"
+    try:
+        find(name, store=default_store(), written=model.file, folder=path.parent)
+    except AbsentError as error:
+        return f"{error.brief}; `workers models` lists what a name finds"
+    except ModelError as error:
+        return str(error)
+    return ""
+
+
+def here(name: str) -> bool:
+    """Whether this user's folder of models, or the package, has a model of this name."""
+    try:
+        find(name, store=default_store(), folder=default_store())
+    except ModelError:
+        return False
+    return True
 
 
 def source_problem(entry: CameraEntry, path: Path) -> str:

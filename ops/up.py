@@ -14,7 +14,7 @@ from broker.document import dotted
 from broker.ledger import LedgerError
 from broker.line import Line
 from broker.report import report
-from ops import facts, plan, snapshot
+from ops import facts, inputs, plan, snapshot
 from ops.facts import Facts
 from ops.fleet import Fleet, signals
 from ops.screen import Screen
@@ -26,15 +26,21 @@ LONGEST_START: Final = 60.0
 
 
 def warnings(line: Line, found: Mapping[str, Facts]) -> list[str]:
-    """What will not do what the line file means, in words: models that no worker can load, and classes of the rules
-    that no model knows. `found`: the facts of the line's models."""
+    """What will not do what the line file means, in words: models that no worker can load, models that lie here and are
+    not named, and classes of the rules that no model knows. `found`: the facts of the line's models."""
     refused = [
         f"{dotted(('models', name, 'file'))}: no worker can load it: {told.refused}"
         for name, told in found.items()
         if told.refused
     ]
+    unfiled = [
+        f"{dotted(('models', name))}: names no file, so its workers are started elsewhere;"
+        f' file = "{name}" runs the one that `workers models` lists'
+        for name, model in line.models.items()
+        if not model.file and inputs.here(name)
+    ]
     unknown = classes.unknown(line, facts.class_names(found))
-    return [*refused, *(one.text for one in unknown if not one.doubtful)]
+    return [*refused, *unfiled, *(one.text for one in unknown if not one.doubtful)]
 
 
 def run(line: Line, path: Path, *, json: bool = False, live: bool = True, insecure: bool = False) -> int:

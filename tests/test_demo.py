@@ -24,12 +24,17 @@ from broker.wire import Key
 from ops import facts, summary
 from ops.__main__ import app
 from ops.accounts import Tail, read_told, told
-from ops.demo_line import DemoError, Settings, check_classes, free_ports, make_line, model_name
+from ops.demo_line import DemoError, Settings, check_classes, free_ports, make_line, resolve
 from ops.process import ASK, own_group
 from ops.report import Consumed, Latency, Report, Told, latency, reconcile
 from workers import tiny
 
 BOOT = "0123456789ab"
+
+
+def home(folder: Path) -> dict[str, str]:
+    """An environment in which this user's data lie in `folder`."""
+    return {"XDG_DATA_HOME": str(folder), "LOCALAPPDATA": str(folder)}
 
 
 def ledger(**changes: Any) -> dict[str, Any]:
@@ -170,22 +175,25 @@ def test_counts_by_reason_are_summed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "name"),
+    ("file", "name"),
     [
         ("yolov5n.onnx", "yolov5n"),
-        ("models/YOLO v5 (seg).onnx", "yolo-v5-seg-"),
-        ("tiny", "tiny"),
+        ("YOLO v5 (seg).onnx", "yolo-v5-seg-"),
         ("_x.onnx", "x"),
         ("工位2.onnx", "2"),
+        ("run=3.onnx", "run-3"),
     ],
 )
-def test_a_models_name_is_its_files(word: str, name: str) -> None:
-    assert model_name(word) == name
+def test_a_models_name_is_its_files(file: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / file).touch()
+    assert resolve(str(tmp_path / file)) == (name, tmp_path / file)
+    assert resolve(f"other={tmp_path / file}") == ("other", tmp_path / file)
 
 
-def test_a_file_without_a_name_to_make_is_refused() -> None:
-    with pytest.raises(DemoError, match="copy it"):
-        model_name("工位.onnx")
+def test_a_file_without_a_name_to_make_is_told_how_to_be_given_one(tmp_path: Path) -> None:
+    (tmp_path / "工位.onnx").touch()
+    with pytest.raises(DemoError, match=r"write --model NAME=.*工位\.onnx$"):
+        resolve(str(tmp_path / "工位.onnx"))
 
 
 def settings(**changes: Any) -> Settings:
@@ -241,6 +249,18 @@ def test_a_model_that_cannot_be_loaded_ends_the_demo_before_it_starts(tmp_path: 
     assert code == 1
     assert output.startswith(f"{path}: onnxruntime cannot load it")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_model_of_the_store_is_found_by_its_name(tmp_path: Path) -> None:
+    """As `workers start` finds it; that it is found is seen by what is said of the file."""
+    store = tmp_path / "gongwei" / "models"
+    store.mkdir(parents=True)
+    (store / "spots-1.1.onnx").write_bytes(b"no model")
+    result = CliRunner().invoke(app, ["demo", "--model", "spots-1.1"], env=home(tmp_path))
+    assert (result.exit_code, f"{store / 'spots-1.1.onnx'}: onnxruntime cannot load it" in result.output) == (1, True)
+    result = CliRunner().invoke(app, ["demo", "--model", "spots-1.0"], env=home(tmp_path))
+    assert result.exit_code == 2
+    assert "\ndid you mean spots-1.1?\n" in result.output
 
 
 def test_ports_that_are_taken_are_passed_over() -> None:

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import workers  # noqa: F401  (before cv2, whose limits it sets)
+from broker.line import Model
 from broker.wire import Key
 from clients.synthetic import SyntheticCamera
 from clients.workpiece import CLASSES
@@ -26,7 +27,7 @@ from ops.truth import compare
 from tests.demo_records import LARGE_CLEAR, SMALL_FAINT, record, write_random
 from workers import shipped
 from workers.errors import ModelError
-from workers.store import find
+from workers.lookup import find
 
 
 def test_misses_and_false_alarms_are_counted_by_size_and_contrast() -> None:
@@ -165,12 +166,16 @@ def test_verdicts_are_held_against_the_truth() -> None:
         (list(shipped.NAMES), list(shipped.NG)),
         (["demo-det"], list(CLASSES)),
         (["demo-cls"], ["bad"]),
-        (["demo-det", "tiny"], []),
         ([], []),
     ],
 )
 def test_models_of_the_package_bring_the_classes_that_make_a_part_bad(words: list[str], classes: list[str]) -> None:
-    assert shipped_ng(words) == classes
+    assert shipped_ng({word: Model(file=str(shipped.FOLDER / f"{word}.onnx")) for word in words}) == classes
+
+
+def test_other_models_of_their_names_bring_no_classes(tmp_path: Path) -> None:
+    package, other = (Model(file=str(folder / "demo-det.onnx")) for folder in (shipped.FOLDER, tmp_path))
+    assert shipped_ng({"demo-det": other}) == shipped_ng({"demo-det": package, "own": other}) == []
 
 
 def test_confidence_is_read_from_the_file(random_models: Path, tmp_path: Path) -> None:
@@ -191,10 +196,10 @@ def test_the_records_parts_are_numbered_from_zero(random_models: Path) -> None:
 def test_a_model_of_the_package_is_found_where_no_other_has_its_name(tmp_path: Path) -> None:
     own = tmp_path / "demo-det.onnx"
     own.touch()
-    assert find("demo-det", written=None, store=tmp_path) == own
+    assert find("demo-det", store=tmp_path) == own
     own.unlink()
     if shipped.path("demo-det") is not None:
-        assert find("demo-det", written=None, store=tmp_path) == shipped.FOLDER / "demo-det.onnx"
+        assert find("demo-det", store=tmp_path) == shipped.FOLDER / "demo-det.onnx"
     else:
         with pytest.raises(ModelError, match=re.escape(str(shipped.FOLDER))):
-            find("demo-det", written=None, store=tmp_path)
+            find("demo-det", store=tmp_path)

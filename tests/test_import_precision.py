@@ -64,7 +64,8 @@ def test_an_import_makes_what_quantise_makes(precision: Precision, export: Path,
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_zoo_makes_it_too(precision: Precision, drawn: Path, tmp_path: Path) -> None:
     words = ("mobilenetv2", "--weights", "random", "--size", "64x64", "--classes", 3, "--store", tmp_path)
-    assert workers("zoo", *words, *wanted(precision, drawn)).rstrip().endswith(f"means nothing, {precision}")
+    told = workers("zoo", *words, *wanted(precision, drawn))
+    assert told.rstrip().endswith(f"bytes), {precision}, random weights: what it finds means nothing")
     at_once = (tmp_path / f"mobilenetv2-{precision}.onnx").read_bytes()
     workers("zoo", *words)
     workers("quantise", "mobilenetv2", "--store", tmp_path, *wanted(precision, drawn), "--replace")
@@ -97,11 +98,13 @@ def test_what_does_not_go_together_is_refused_before_anything_is_read(drawn: Pat
         ("zoo", "yolov5n", "--weights", "no.onnx"),
         ("quantise", "no"),
     ):
-        told = workers(*words, "--store", tmp_path, "--precision", "int8", code=1)
+        told = workers(*words, "--store", tmp_path, "--precision", "int8", code=2)
         assert "--precision int8 needs --calibration FOLDER: some hundred pictures" in told
-        told = workers(*words, "--store", tmp_path, "--precision", "fp16", "--calibration", drawn, code=1)
+        told = workers(*words, "--store", tmp_path, "--precision", "fp32", code=2)
+        assert "--precision fp32: a copy would compute what the fp32 model does" in told
+        told = workers(*words, "--store", tmp_path, "--precision", "fp16", "--calibration", drawn, code=2)
         assert "--precision fp16 takes none" in told
-    told = workers("import", "no.onnx", "--store", tmp_path, "--calibration", drawn, code=1)
+    told = workers("import", "no.onnx", "--store", tmp_path, "--calibration", drawn, code=2)
     assert "is for --precision int8; say that, too" in told
     assert not list(tmp_path.iterdir())
 

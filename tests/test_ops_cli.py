@@ -84,6 +84,33 @@ def test_a_model_file_that_is_not_there_is_said_before_anything_starts(tmp_path:
     assert "models.dents.file" in output
 
 
+def test_a_line_file_can_name_a_model_of_the_store(tmp_path: Path) -> None:
+    store = tmp_path / "data" / "gongwei" / "models"
+    store.mkdir(parents=True)
+    (store / "dents-2.onnx").touch()
+    path, env = (
+        tmp_path / "line.toml",
+        {"XDG_DATA_HOME": str(tmp_path / "data"), "LOCALAPPDATA": str(tmp_path / "data")},
+    )
+    cameras = {"top": CameraEntry(station="press", source="none.mp4")}
+
+    def told(file: str) -> str:
+        path.write_text(to_toml(line(models={"dents": Model(file=file)}, cameras=cameras)), encoding="utf-8")
+        result = CliRunner().invoke(app, ["up", str(path)], env=env)
+        assert result.exit_code == 2
+        return result.output
+
+    assert "models.dents.file" not in told("dents-2")
+    for wrong in ("dents-1", "dents-2.onnx"):
+        assert f"models.dents.file: no file {tmp_path / wrong}" in told(wrong)
+        assert "; did you mean dents-2?; `workers models` lists what a name finds" in told(wrong)
+
+
+def test_up_warns_of_a_model_that_lies_here_and_has_no_file() -> None:
+    (warning,) = up.warnings(line(models={"demo-det": Model()}, routes={"top": Route(models=["demo-det"])}), {})
+    assert warning.endswith('file = "demo-det" runs the one that `workers models` lists')
+
+
 def test_a_source_that_is_not_there_is_said_before_anything_starts(tmp_path: Path) -> None:
     path = tmp_path / "line.toml"
     cameras = {"top": CameraEntry(station="press", source="none.mp4")}

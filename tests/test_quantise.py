@@ -86,7 +86,7 @@ def test_the_command_writes_a_copy_that_says_what_it_is(drawn: Path, tmp_path: P
     refused = workers_command("quantise", "small", "--precision", "fp16", *folder)
     assert (refused.returncode, "is of int8 already" in refused.stderr) == (1, True)
     absent = workers_command("quantise", "absent", "--precision", "fp16", *folder)
-    assert (absent.returncode, "no file; looked for" in absent.stderr) == (1, True)
+    assert (absent.returncode, "no file; looked for\n" in absent.stderr) == (1, True)
 
 
 def test_a_worker_warns_once_at_its_start(context: zmq.Context[Any], tmp_path: Path) -> None:

@@ -310,18 +310,23 @@ def test_a_model_is_made_once_found_by_name_and_not_written_over(tmp_path: Path)
     assert workers_command(*arguments, "--seed", "1", "--replace").returncode == 0
     assert (tmp_path / "yolov5n.onnx").read_bytes() != first
     assert [path.name for path in tmp_path.iterdir()] == ["yolov5n.onnx"]
+    assert "--name another name's" in again.stderr
+    named = workers_command(*arguments, "--name", "other")
+    assert named.returncode == 0, named.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.onnx", "yolov5n.onnx"]
 
 
 def test_a_wrong_word_is_answered_with_what_to_say() -> None:
-    for arguments, said in (
-        (["yolov9"], "it has yolov5n, "),
-        (["yolov5n"], "--weights random"),
-        (["yolov5n", "--weights", "x.pt"], ".onnx or .safetensors"),
-        (["yolov5n", "--weights", "absent.onnx"], "cannot be read"),
-        (["yolov5n", "--weights", "random", "--size", "30x30"], "multiples of 32"),
+    for arguments, said, code in (
+        (["yolov9"], "it has yolov5n, ", 2),
+        (["yolov5n"], "--weights random", 2),
+        (["yolov5n", "--weights", "x.pt"], ".onnx or .safetensors", 2),
+        (["yolov5n", "--weights", "absent.onnx"], "cannot be read", 1),
+        (["yolov5n", "--weights", "random", "--size", "30x30"], "multiples of 32", 2),
+        (["yolov5n", "--weights", "random", "--size", "wide"], "--size wide: HEIGHTxWIDTH", 2),
     ):
         told = workers_command("zoo", *arguments)
-        assert (told.returncode, said in told.stderr) == (1, True), told.stderr
+        assert (told.returncode, said in told.stderr) == (code, True), told.stderr
 
 
 def test_other_commands_do_not_wait_for_it() -> None:

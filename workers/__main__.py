@@ -14,9 +14,10 @@ from broker import log, notifier
 from broker.ending import when_asked_to_end
 from broker.keyring import BrokerKey, KeyOption, Keyring
 from broker.keys import KeysError
+from broker.line import Line
 from workers import check, heap, importer, listing, operate
-from workers.arguments import fail, hints_of, line_of
-from workers.errors import WorkersError
+from workers.arguments import fail, failed, hints_of, line_of
+from workers.errors import UsageError, WorkersError
 from workers.flags import (
     ConfidenceOption,
     DeviceOption,
@@ -35,6 +36,7 @@ from workers.flags import (
     model_options,
 )
 from workers.metrics import served
+from workers.options import ModelOptions
 from workers.precision import command as precision
 from workers.worker import Worker, default_name
 from workers.zoo import command
@@ -109,14 +111,26 @@ def start(
         credentials = Keyring(described, line, key).credentials("worker", "broker", broker_key)
     except KeysError as error:
         raise fail(str(error), 2) from None
+    models = _models(model, flags, described, line)
     try:
-        models = [model_options(word, flags, described, line.parent if line else Path()) for word in model]
         told = notifier.from_environment()
         worker = Worker(backend=where, models=models, name=name, watchdog=True, credentials=credentials, notifier=told)
         _serve(worker, metrics_port)
     except WorkersError as error:
         logger.error("worker cannot go on", error=str(error))
         raise typer.Exit(1) from None
+
+
+def _models(words: list[str], flags: Flags, described: Line | None, line: Path | None) -> list[ModelOptions]:
+    """What `--model` says, in each of its words. Raises typer.Exit; what was wrong is written for people to read, but
+    where machines read the log."""
+    try:
+        return [model_options(word, flags, described, line.parent if line else Path()) for word in words]
+    except WorkersError as error:
+        if not log.is_json():
+            raise failed(error) from None
+        logger.error("worker cannot go on", error=str(error))
+        raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
 
 
 def _serve(worker: Worker, metrics_port: int) -> None:
@@ -170,7 +184,7 @@ def describe(
     try:
         metadata = described.describe(source, out, hints_of(task, labels, size, mean, std, fit, layout))
     except (WorkersError, OSError) as error:
-        raise fail(str(error)) from None
+        raise failed(error) from None
     for key, value in metadata.items():
         typer.echo(f"{key}: {value if len(value) <= 100 else value[:97] + '...'}")
     if note := described.note(metadata, str(out)):

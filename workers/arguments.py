@@ -8,7 +8,7 @@ import typer
 
 from broker import line as line_file
 from broker.line import Line, LineError
-from workers.errors import WorkersError
+from workers.errors import UsageError, WorkersError
 from workers.flags import hints
 from workers.model import Hints
 
@@ -17,6 +17,11 @@ def fail(message: str, code: int = 1) -> typer.Exit:
     """To be raised: the message goes to stderr."""
     typer.echo(message, err=True)
     return typer.Exit(code)
+
+
+def failed(error: WorkersError | OSError) -> typer.Exit:
+    """To be raised: the error's text goes to stderr; 2 for words that mean nothing, else 1."""
+    return fail(str(error), 2 if isinstance(error, UsageError) else 1)
 
 
 def line_of(path: Path | None) -> Line | None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from broker import log
 from clients.draw import annotate
 from workers import image
-from workers.arguments import fail, hints_of, line_of
+from workers.arguments import failed, hints_of, line_of
 from workers.errors import ImageError, WorkersError
 from workers.flags import (
     ConfidenceOption,
@@ -95,7 +95,7 @@ def check(
                 draw(drawn, picture, {"camera": options.name, "seq": path.name, "results": {options.name: body}})
             _tell(path, body, drawn, as_json)
     except (WorkersError, OSError) as error:
-        raise fail(str(error)) from None
+        raise failed(error) from None
 
 
 def _called(word: str, options: ModelOptions) -> str:

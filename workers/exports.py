@@ -15,7 +15,7 @@ from workers import batching, onnxfile, sigmoid, upgrade
 from workers.describe import written
 from workers.engine import Engine
 from workers.engine.onnx import OnnxEngine
-from workers.errors import EngineError, ModelError
+from workers.errors import EngineError, ModelError, UsageError
 from workers.metadata import PRECISION, SOURCE, SOURCE_SHA256, namesakes
 from workers.model import Hints, Model, describe
 from workers.precision.wanted import AS_IT_COMES, Wanted
@@ -70,10 +70,10 @@ class _Form:
 
 
 def colours(word: str) -> Colours:
-    """Raises ModelError for another word."""
+    """Raises UsageError for another word."""
     if word == "rgb" or word == "bgr":
         return "rgb" if word == "rgb" else "bgr"
-    raise ModelError(f"--colours {word}: rgb or bgr")
+    raise UsageError(f"--colours {word}: rgb or bgr")
 
 
 def bring(order: Order, store: Path) -> Exported:

@@ -11,13 +11,14 @@ import typer
 
 from broker.line import Line, Model
 from workers.engine.fake import PREFIX, Fake
-from workers.errors import ModelError
+from workers.errors import ModelError, UsageError
 from workers.layout import Layout
+from workers.lookup import find, split
 from workers.metadata import Precision
 from workers.model import Hints, Task
 from workers.options import ModelOptions
 from workers.placement import Fit
-from workers.store import check_name, default_store, find
+from workers.store import default_store
 
 T = TypeVar("T")
 Word = TypeVar("Word", bound=str)
@@ -85,8 +86,7 @@ class Flags:
 
 def model_options(word: str, flags: Flags, line: Line | None, folder: Path) -> ModelOptions:
     """Of one `--model NAME[=FILE.onnx]` or `NAME=fake:...`; `folder` is the line file's. Raises WorkersError."""
-    name, _, where = word.partition("=")
-    check_name(name)
+    name, where = (word, "") if line is not None and word in line.models else split(word)
     written = line.models.get(name) if line is not None else None
     sizes = written or Model()
     return ModelOptions(
@@ -124,7 +124,7 @@ def hints(
     fit: str | None,
     layout: str | None = None,
 ) -> Hints:
-    """What the flags say about a model. Raises ModelError naming the flag and what it takes."""
+    """What the flags say about a model. Raises UsageError naming the flag and what it takes."""
     return Hints(
         task=_choice("--task", task, get_args(Task)),
         names=_labels(labels) if labels is not None else None,
@@ -146,8 +146,10 @@ def _source(name: str, where: str, written: Model | None, flags: Flags, folder: 
         if not path.is_file():
             raise ModelError(f"--model {name}={where}: there is no such file")
         return path
-    said = folder / written.file if written is not None and written.file else None
-    return find(name, written=said, store=flags.store or default_store())
+    store = flags.store or default_store()
+    if written is not None and written.file:
+        return find(name, written=written.file, folder=folder, store=store)
+    return find(name, store=store)
 
 
 def _first(flag: T | None, otherwise: T) -> T:
@@ -157,7 +159,7 @@ def _first(flag: T | None, otherwise: T) -> T:
 def _choice(flag: str, word: str | None, known: tuple[Word, ...]) -> Word | None:
     found = next((choice for choice in known if choice == word), None)
     if word is not None and found is None:
-        raise ModelError(f"{flag} {word}: one of {', '.join(known)}")
+        raise UsageError(f"{flag} {word}: one of {', '.join(known)}")
     return found
 
 
@@ -165,13 +167,13 @@ def _labels(path: Path) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"--labels {path}: cannot be read as UTF-8 text: {error}") from None
+        raise UsageError(f"--labels {path}: cannot be read as UTF-8 text: {error}") from None
     # Not splitlines(): it ends a line at letters that may stand in a name, too.
     names = tuple(name.strip() for name in text.rstrip().split("\n"))
     if names == ("",):
-        raise ModelError(f"--labels {path}: is empty; write one name per line, as many as classes")
+        raise UsageError(f"--labels {path}: is empty; write one name per line, as many as classes")
     if "" in names:
-        raise ModelError(
+        raise UsageError(
             f"--labels {path}:{names.index('') + 1}: an empty line; write one name per line, in their order"
         )
     return names
@@ -180,7 +182,7 @@ def _labels(path: Path) -> tuple[str, ...]:
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     if match is None or "0" in match.groups():
-        raise ModelError(f"--size {text}: HEIGHTxWIDTH in pixels, as in 640x640")
+        raise UsageError(f"--size {text}: HEIGHTxWIDTH in pixels, as in 640x640")
     return int(match[1]), int(match[2])
 
 
@@ -190,5 +192,5 @@ def _numbers(flag: str, text: str) -> tuple[float, ...]:
     except ValueError:
         numbers = ()
     if len(numbers) not in (1, 3):
-        raise ModelError(f"{flag} {text}: one number, or three for red, green, blue: 123.675,116.28,103.53")
+        raise UsageError(f"{flag} {text}: one number, or three for red, green, blue: 123.675,116.28,103.53")
     return numbers

@@ -7,8 +7,8 @@ from typing import Annotated, Final
 
 import typer
 
-from workers.arguments import fail, hints_of
-from workers.errors import ModelError, WorkersError
+from workers.arguments import failed, hints_of
+from workers.errors import UsageError, WorkersError
 from workers.flags import (
     CalibrationOption,
     ConfidenceOption,
@@ -81,7 +81,7 @@ def bring(
         else:
             _darknet(files, path, hints, colours, settings, licence, wanted, replace)
     except (WorkersError, OSError) as error:
-        raise fail(str(error)) from None
+        raise failed(error) from None
     typer.echo(f"wrote {path} ({path.stat().st_size} bytes)" + (f", {precision}" if precision else ""))
 
 
@@ -93,7 +93,7 @@ def _main(files: list[Path]) -> Path:
         case [cfg, weights] if cfg.suffix.lower() == ".cfg" and weights.suffix.lower() == ".weights":
             return cfg
     said = " ".join(map(str, files))
-    raise ModelError(f"{said}: a model is one ONNX file, or the two of a Darknet model: {_FORMS}")
+    raise UsageError(f"{said}: a model is one ONNX file, or the two of a Darknet model: {_FORMS}")
 
 
 def _onnx(
@@ -139,7 +139,7 @@ def _darknet(
 
     cfg, weights = sorted(files, key=lambda file: file.suffix.lower())
     if hints != Hints(names=hints.names, fit=hints.fit) or hints.fit == "crop" or colours != "rgb":
-        raise ModelError(
+        raise UsageError(
             f"{cfg}: its cfg and Darknet itself say task, size, scaling, layout and colours; only --labels,"
             " --fit letterbox or --fit stretch, --confidence, --iou, --licence are left to say"
         )

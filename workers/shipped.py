@@ -21,6 +21,11 @@ def path(name: str) -> Path | None:
     return file if name in NAMES and file.is_file() else None
 
 
+def comes_with_us(file: Path) -> bool:
+    """Whether the file is one of the package's, not another of the same name."""
+    return file.resolve().parent == FOLDER.resolve()
+
+
 def confidence(file: Path, otherwise: float = 0.25) -> float:
     """The least score that the file's metadata wants. Raises ModelError when it cannot be read."""
     import onnx

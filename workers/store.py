@@ -1,18 +1,17 @@
-"""Where model files are: the line file's word, this folder, the folder of models of this machine, or this package."""
+"""The folder of models of this user: what is in it, and what is written into it."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from broker.filename import is_device
-from workers import shipped
-from workers.errors import ModelError
+from workers.errors import ModelError, UsageError
 
 #: What a model's name may be: it becomes a label, a topic and a file name.
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -28,26 +27,12 @@ def default_store() -> Path:
 
 
 def check_name(name: str) -> str:
-    """The name itself. Raises ModelError when it cannot be the name of a model."""
+    """The name itself. Raises UsageError when it cannot be the name of a model."""
     if NAME.fullmatch(name) is None:
-        raise ModelError(f"{name!r} is no model name: up to 64 of a-z 0-9 _ . -, the first a letter or digit")
+        raise UsageError(f"{name!r} is no model name: up to 64 of a-z 0-9 _ . -, the first a letter or digit")
     if is_device(name):
-        raise ModelError(f"{name!r} is no model name: on Windows it is a device, with any suffix; take another one")
+        raise UsageError(f"{name!r} is no model name: on Windows it is a device, with any suffix; take another one")
     return name
-
-
-def find(name: str, *, written: Path | None, store: Path) -> Path:
-    """The file of model `name`; `written`: what the line file says. Raises ModelError saying how to bring it."""
-    places = list(_places(check_name(name), written, store))
-    found = next((path for path in places if path.is_file()), None)
-    if found is None:
-        looked = ", ".join(map(str, places))
-        raise ModelError(
-            f"model {name}: no file; looked for {looked}. Bring it: {_ways(name)}."
-            f" A file that stays where it is: --model {name}=FILE.onnx, or models.{name}.file in the line file."
-            f" What is there: workers models{'' if store == default_store() else f' --store {store}'}"
-        )
-    return found
 
 
 def names_in(store: Path) -> list[str]:
@@ -110,30 +95,3 @@ def _taken(path: Path) -> ModelError:
     return ModelError(
         f"{path} is there already: --replace writes over it, --name another name's, --store DIR another folder's"
     )
-
-
-def _ways(name: str) -> str:
-    """How a model of this name comes into the store; all ways, where the name does not tell which."""
-    brought = f"workers import FILE.onnx --name {name}"
-    yolov5 = f"python export.py --weights FILE.pt --include onnx --dynamic (YOLOv5, elsewhere), then {brought}"
-    yolov8 = f"yolo export model=FILE.pt format=onnx dynamic=True (YOLOv8 or 11, elsewhere), then {brought}"
-    darknet = f"workers import FILE.cfg FILE.weights --name {name} (Darknet)"
-    zoo = "workers zoo {} --weights random (for trials; what it finds means nothing)"
-    if re.match(r"yolov[34]|yolo-fastest", name):
-        return darknet
-    if re.fullmatch(r"yolov5[nsmlx](-seg|-cls)?", name):
-        return f"{yolov5}; or {zoo.format(name)}"
-    if re.match(r"yolov8|yolov?1\d", name):
-        return yolov8
-    other = f'torch.onnx.export(model, example, "FILE.onnx") (other PyTorch models, elsewhere), then {brought}'
-    return "; ".join([brought, yolov5, yolov8, other, darknet, zoo.format("NAME")])
-
-
-def _places(name: str, written: Path | None, store: Path) -> Iterator[Path]:
-    if written is not None:
-        yield written
-        return
-    yield Path(f"{name}.onnx")
-    yield store / f"{name}.onnx"
-    if name in shipped.NAMES:
-        yield shipped.FOLDER / f"{name}.onnx"

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from workers import shipped
-from workers.arguments import fail
+from workers.arguments import failed
 from workers.errors import ModelError, WorkersError
 from workers.flags import CalibrationOption, ReplaceOption, StoreOption
+from workers.lookup import find
 from workers.metadata import Precision
 from workers.precision.wanted import Wanted
-from workers.store import check_name, default_store, find, keep
+from workers.store import check_name, default_store, keep
 
 
 def quantise(
@@ -40,7 +41,7 @@ def quantise(
         wanted = Wanted(precision, calibration)
         path = quantised(name, wanted, folder, new or wanted.name(name), replace)
     except WorkersError as error:
-        raise fail(str(error)) from None
+        raise failed(error) from None
     typer.echo(f"wrote {path} ({path.stat().st_size} bytes), {precision}")
 
 
@@ -50,7 +51,7 @@ def quantised(name: str, wanted: Wanted, store: Path, new: str, replace: bool = 
 
     kept = store / f"{check_name(name)}.onnx"
     # A model that comes with the package may be the source, too; a file in the working folder may not.
-    source = find(name, written=kept if kept.is_file() else shipped.path(name) or kept, store=store)
+    source = find(name, written=str(kept if kept.is_file() else shipped.path(name) or kept), store=store)
     target = store / f"{check_name(new)}.onnx"
     if target.exists() and (not replace or target == source):
         raise ModelError(f"{target} is there already: --as gives the copy another name, --replace writes over it")

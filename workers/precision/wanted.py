@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from workers.errors import ModelError
+from workers.errors import ModelError, UsageError
 from workers.metadata import Precision
 
 
@@ -14,22 +14,27 @@ from workers.metadata import Precision
 class Wanted:
     """`precision`: None for that of the file as it comes; `calibration`: a folder of pictures, for int8 alone.
 
-    Raises ModelError where the two do not go together.
+    Raises UsageError where the two do not go together, and for fp32: what can be converted is of fp32 already.
     """
 
     precision: Precision | None = None
     calibration: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.precision == "fp32":
+            raise UsageError(
+                "--precision fp32: a copy would compute what the fp32 model does, and nothing makes fp32 of fp16 or"
+                " int8; fp16 and int8 make another model, without --precision a model stays as it comes"
+            )
         if self.precision == "int8" and self.calibration is None:
-            raise ModelError(
+            raise UsageError(
                 "--precision int8 needs --calibration FOLDER: some hundred pictures (.jpg, .png, .bmp) as the line"
                 " makes them, of all its parts and lights, from which the ranges of 8 bits are learnt; --precision fp16"
                 " needs none"
             )
         if self.precision != "int8" and self.calibration is not None:
             other = f"--precision {self.precision} takes none" if self.precision else "say that, too"
-            raise ModelError(f"--calibration {self.calibration}: is for --precision int8; {other}")
+            raise UsageError(f"--calibration {self.calibration}: is for --precision int8; {other}")
 
     def name(self, name: str) -> str:
         """What a model is called that was `name` before, where nobody says otherwise: so both have room in a folder."""

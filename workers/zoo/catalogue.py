@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from workers import coco
-from workers.errors import ModelError
+from workers.errors import UsageError
 from workers.model import Task
 from workers.placement import Fit, Scaling
 from workers.zoo import yolov5
@@ -41,11 +41,11 @@ class Architecture:
     def build(
         self, size: tuple[int, int] | None = None, classes: int | None = None, anchors: Anchors = ANCHORS
     ) -> Network:
-        """The network without weights; `size` (height, width). Raises ModelError for what it cannot be."""
+        """The network without weights; `size` (height, width). Raises UsageError for what it cannot be."""
         count = self.classes if classes is None else classes
         least = 2 if self.task == "classify" else 1
         if not least <= count <= MOST_CLASSES:
-            raise ModelError(f"{self.name} has {least} to {MOST_CLASSES} classes, not {count}: --classes")
+            raise UsageError(f"{self.name} has {least} to {MOST_CLASSES} classes, not {count}: --classes")
         return self.builder(size or (self.side, self.side), count, anchors)
 
     def published(self, net: Network) -> float:
@@ -89,8 +89,8 @@ ARCHITECTURES: Final = {one.name: one for one in _all()}
 
 
 def find(name: str) -> Architecture:
-    """The architecture of that name. Raises ModelError naming those that there are."""
+    """The architecture of that name. Raises UsageError naming those that there are."""
     found = ARCHITECTURES.get(re.sub(r"\s", "", name.lower()))
     if found is None:
-        raise ModelError(f"the zoo has no {name!r}; it has {', '.join(ARCHITECTURES)}")
+        raise UsageError(f"the zoo has no {name!r}; it has {', '.join(ARCHITECTURES)}")
     return found

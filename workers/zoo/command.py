@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from workers.arguments import fail
-from workers.errors import ModelError, WorkersError
+from workers.arguments import failed
+from workers.errors import UsageError, WorkersError
 from workers.flags import (
     CalibrationOption,
     JsonOption,
@@ -39,6 +39,7 @@ def zoo(
     classes: Annotated[int | None, typer.Option(help="How many; default: the file's, or as published.", min=1)] = None,
     labels: LabelsOption = None,
     seed: Annotated[int, typer.Option(help="Of random weights.", min=0)] = 0,
+    called: Annotated[str, typer.Option("--name", help="Name of the model; default: the architecture's.")] = "",
     precision: PrecisionOption = None,
     calibration: CalibrationOption = None,
     store: StoreOption = None,
@@ -50,7 +51,7 @@ def zoo(
     With random weights they cost what trained ones cost, and what they find means nothing: results are marked
     `random`, and a verdict that rests on them is never `ok`. With weights from a file they answer what the file
     answers, at any batch and at another input size. With --precision it is made fp16 or int8 at once, as `workers
-    quantise` does it, and called NAME-fp16 or NAME-int8.
+    quantise` does it, and called NAME-fp16 or NAME-int8 unless --name says.
 
     Examples:
 
@@ -60,7 +61,7 @@ def zoo(
 
       workers zoo yolov5n --weights best.onnx --size 384x640
 
-      workers zoo yolov5m --weights random --classes 4 --seed 7 --store models
+      workers zoo yolov5m --weights random --classes 4 --seed 7 --name trial --store models
 
       workers zoo yolov5n --weights best.onnx --precision fp16
     """
@@ -70,10 +71,10 @@ def zoo(
     try:
         wanted = Wanted(precision, calibration)
         said = hints(task=None, labels=labels, size=size, mean=None, std=None, fit=None)
-        told = _make(name, weights, said, classes, seed, wanted, store or default_store(), replace)
+        told = _make(name, weights, said, classes, seed, called, wanted, store or default_store(), replace)
     except WorkersError as error:
-        raise fail(str(error)) from None
-    typer.echo(json.dumps(told) if as_json else f"wrote {told['file']} ({told['bytes']} bytes): {told['says']}")
+        raise failed(error) from None
+    typer.echo(json.dumps(told) if as_json else f"wrote {told['file']} ({told['bytes']} bytes), {told['says']}")
 
 
 def _list(as_json: bool) -> None:
@@ -121,6 +122,7 @@ def _make(
     said: Hints,
     classes: int | None,
     seed: int,
+    called: str,
     wanted: Wanted,
     store: Path,
     replace: bool,
@@ -131,12 +133,12 @@ def _make(
 
     kind = find(name)
     if not weights:
-        raise ModelError("say what its weights are: --weights random, or --weights FILE.onnx or FILE.safetensors")
-    target = free(wanted.name(kind.name), store, replace=replace)
+        raise UsageError("say what its weights are: --weights random, or --weights FILE.onnx or FILE.safetensors")
+    target = free(called or wanted.name(kind.name), store, replace=replace)
     source = None if weights == RANDOM else Path(weights)
     model = make(Order(kind=kind, weights=source, size=said.size, classes=classes, seed=seed, names=said.names))
     content = onnxfile.content(wanted.made(model, kind.name), kind.name)
     keep(target.stem, content, store, replace=replace)
     says = "random weights: what it finds means nothing" if source is None else f"weights of {source.name}"
-    says += f", {wanted.precision}" if wanted.precision else ""
+    says = f"{wanted.precision}, {says}" if wanted.precision else says
     return {"file": str(target), "bytes": len(content), "weights": weights, "says": says}

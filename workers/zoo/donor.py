@@ -9,7 +9,7 @@ from typing import Final, Protocol, TypeAlias
 import numpy as np
 
 from workers import onnxfile
-from workers.errors import ModelError
+from workers.errors import ModelError, UsageError
 from workers.zoo import safetensors
 from workers.zoo.catalogue import Architecture
 from workers.zoo.likeness import matched
@@ -47,7 +47,7 @@ def open_donor(path: Path) -> Donor:
         return SafetensorsDonor(path)
     if path.suffix == ".onnx":
         return OnnxDonor(path)
-    raise ModelError(f"{path}: weights are random, or a file that ends in .onnx or .safetensors")
+    raise UsageError(f"{path}: weights are random, or a file that ends in .onnx or .safetensors")
 
 
 class OnnxDonor:

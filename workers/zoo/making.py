@@ -8,7 +8,7 @@ from typing import Any
 
 from workers import coco
 from workers.describe import written
-from workers.errors import ModelError
+from workers.errors import ModelError, UsageError
 from workers.metadata import PRECISION, RANDOM, SOURCE, WEIGHTS, names_in
 from workers.model import Hints
 from workers.zoo.catalogue import Architecture
@@ -62,7 +62,7 @@ def _random(order: Order) -> Any:
     names = order.names if order.names is not None else _known(count)
     names = names if names is not None else tuple(f"class-{number}" for number in range(count))
     if len(names) != count:
-        raise ModelError(f"{count} classes, but {len(names)} names: give --labels or --classes, or as many of both")
+        raise UsageError(f"{count} classes, but {len(names)} names: give --labels or --classes, or as many of both")
     net = kind.build(order.size, count)
     said = {WEIGHTS: RANDOM, SOURCE: f"{kind.name}, seed {order.seed}"}
     return net.model(random_values(net, order.seed, kind.scaling), _metadata(order, names) | said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from workers.errors import ModelError
+from workers.errors import UsageError
 from workers.zoo.graph import Tensor
 from workers.zoo.network import Network
 
@@ -27,9 +27,9 @@ _EPSILON: Final = 1e-5
 
 
 def mobilenet(name: str, side: tuple[int, int], classes: int) -> Network:
-    """The network for pictures of `side` (height, width). Raises ModelError for sides that it cannot take."""
+    """The network for pictures of `side` (height, width). Raises UsageError for sides that it cannot take."""
     if min(side) < STRIDE:
-        raise ModelError(f"{name} takes sides of {STRIDE} pixels at least, not {side[0]}x{side[1]}: --size")
+        raise UsageError(f"{name} takes sides of {STRIDE} pixels at least, not {side[0]}x{side[1]}: --size")
     net = Network(name, _EPSILON)
     source = _conv(net, net.graph.input("images", 3, *side), _FIRST, 3, "features.0.0", "features.0.1", stride=2)
     number = 1

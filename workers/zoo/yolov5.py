@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from workers.errors import ModelError
+from workers.errors import UsageError
 from workers.model import Task
 from workers.zoo.blocks import EPSILON, PROTOTYPES, c3, classifier, conv, proto, sppf
 from workers.zoo.graph import Tensor
@@ -58,9 +58,9 @@ SIZES: Final = {
 def yolov5(
     name: str, size: Size, task: Task, side: tuple[int, int], classes: int, anchors: Anchors = ANCHORS
 ) -> Network:
-    """The network for pictures of `side` (height, width). Raises ModelError for sides that it cannot take."""
+    """The network for pictures of `side` (height, width). Raises UsageError for sides that it cannot take."""
     if any(length % STRIDE or length < STRIDE for length in side):
-        raise ModelError(f"{name} takes sides that are multiples of {STRIDE} pixels, not {side[0]}x{side[1]}: --size")
+        raise UsageError(f"{name} takes sides that are multiples of {STRIDE} pixels, not {side[0]}x{side[1]}: --size")
     net = Network(name, EPSILON)
     levels = _backbone(net, size, net.graph.input("images", 3, *side))
     if task == "classify":
