@@ -179,8 +179,8 @@ def watch(
     A join that does not answer is said on standard error, after 2 s.
 
     Exit code 1 if no join ever answered, if the time was out before all that
-    was asked for had come, or if no recorder answered for any picture that
-    --save was to write.
+    was asked for had come, or if --save wrote no picture because no recorder
+    answered or none could be written.
 
     Examples:
 
@@ -232,7 +232,7 @@ def watch(
         typer.echo(watching.shortfall(), err=True)
     if saver is not None:
         typer.echo(saver.summary(), err=True)
-    raise typer.Exit(0 if complete and not (saver is not None and saver.unanswered) else 1)
+    raise typer.Exit(0 if complete and not (saver is not None and saver.failed) else 1)
 
 
 def main() -> None:

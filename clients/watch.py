@@ -201,6 +201,11 @@ class Saver:
         """There were pictures to fetch, and no recorder answered for any of them."""
         return 0 < self.counts["no_recorder"] == self.counts.total()
 
+    @property
+    def failed(self) -> bool:
+        """There were pictures to save, and none is: nobody had them to give, or they could not be written."""
+        return self.unanswered or self.counts["saved"] == 0 < self.counts["not_written"]
+
     def summary(self) -> str:
         """What became of the pictures, in words; how to start a recorder where none ever answered."""
         saved = self.counts["saved"]

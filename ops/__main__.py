@@ -152,7 +152,9 @@ def demo(
     ng: Annotated[
         list[str] | None, typer.Option("--ng", metavar="CLASS", help="A class that makes a frame NG.")
     ] = None,
-    save: Annotated[Path, typer.Option(metavar="DIR", help="Where annotated pictures go.")] = Path("demo-output"),
+    save: Annotated[
+        Path, typer.Option(metavar="DIR", help="Annotated pictures go into a folder in it, one a run.")
+    ] = Path("demo-output"),
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep line file, ledger and pictures, and say where.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the processes' whole logs.")] = False,
@@ -160,8 +162,9 @@ def demo(
     """Run a whole line here, end to end: cameras, broker, workers, join, recorder and a consumer, over loopback tcp.
 
     At the end, what the cameras were told, what the ledger holds and what the consumer received are held against each
-    other. Exit code 1 if a frame was lost or came twice, or if none was joined. Synthetic cameras show parts, textures
-    and lamps that no training has seen; with the models that ship, verdicts are compared with the parts' known defects.
+    other. Exit code 1 if a frame was lost or came twice, if none was joined, or if no annotated picture or no report
+    could be written. Synthetic cameras show parts, textures and lamps that no training has seen; with the models that
+    ship, verdicts are compared with the parts' known defects.
 
     Examples:
 

@@ -8,10 +8,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import msgspec
+import typer
 from rich.console import Console
 
 from broker.ledger import LedgerError
@@ -19,7 +21,7 @@ from broker.line import Line, to_toml
 from broker.report import report as ledger_report
 from clients.sources import SYNTHETIC
 from clients.synthetic import SyntheticCamera
-from ops import facts, plan, summary, up
+from ops import facts, gallery, plan, summary, up
 from ops.accounts import Tail, read_told
 from ops.demo_line import Settings, check_classes, make_line, shipped_ng
 from ops.fleet import Fleet, signals
@@ -39,30 +41,51 @@ LONGEST_SILENCE: Final = 5.0
 def run(settings: Settings) -> int:
     """Run the demo and print its account. Returns the exit code. Raises DemoError for what cannot work at all."""
     complaints = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def complain(text: str) -> int:
+        complaints.print(text, style="bold red", markup=False)
+        return 1
+
     with _folder(settings.keep, complaints) as folder:
         line = make_line(settings, folder)
         path = folder / "line.toml"
         path.write_text(to_toml(line), encoding="utf-8")
         found = facts.of_line(line, folder)
         if refused := [told.refused for told in found.values() if told.refused]:
-            complaints.print("\n".join(refused), style="bold red", markup=False)
-            return 1
+            return complain("\n".join(refused))
         check_classes(line, found)
-        demo = Demo(settings, line, path)
-        problem = demo.run()
-        if problem:
-            complaints.print(problem, style="bold red", markup=False)
-            return 1
         try:
+            pictures = gallery.claim(settings.save, datetime.now())
+        except OSError as error:
+            return complain(f"{settings.save}: pictures cannot be written there: {error.strerror}; say --save DIR")
+        try:
+            demo = Demo(settings, line, path, pictures)
+            if problem := demo.run():
+                return complain(problem)
             account = demo.account()
         except LedgerError as error:
-            complaints.print(str(error), style="bold red", markup=False)
-            return 1
-    if settings.report is not None:
-        settings.report.parent.mkdir(parents=True, exist_ok=True)
-        settings.report.write_bytes(msgspec.json.format(msgspec.json.encode(account), indent=2) + b"\n")
-    Console().print(summary.draw(account, line, settings.save), soft_wrap=True)
-    return 0 if account.passed else 1
+            return complain(str(error))
+        finally:
+            saved = gallery.count(pictures)
+            gallery.leave(pictures)
+    Console().print(summary.draw(account, line, pictures, saved), soft_wrap=True)
+    problems = [_reported(account, settings.report)] if settings.report is not None else []
+    if account.joined and not saved:
+        problems.append(f"no annotated picture was written to {pictures}: the reason is in the log above")
+    for problem in filter(None, problems):
+        complain(problem)
+    return 0 if account.passed and not any(problems) else 1
+
+
+def _reported(account: Report, path: Path) -> str:
+    """Write the report and say where it is. Returns what went wrong, or ""."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(account), indent=2) + b"\n")
+    except OSError as error:
+        return f"--report {path}: cannot be written: {error.strerror}"
+    typer.echo(f"report: {path}")
+    return ""
 
 
 @contextmanager
@@ -81,13 +104,13 @@ def _folder(keep: bool, console: Console) -> Iterator[Path]:
 class Demo:
     """One run: wait for the models, let the cameras publish, wait for their results, end in order."""
 
-    def __init__(self, settings: Settings, line: Line, path: Path) -> None:
+    def __init__(self, settings: Settings, line: Line, path: Path, pictures: Path) -> None:
         self._line = line
         self._folder = path.parent
         self._seeds = {name: number for number, name in enumerate(line.cameras)}
         self._tail = Tail(self._folder / "received.jsonl")
         specs = [*plan.services(line, path), *plan.workers(line, path), *self._cameras(settings, path)]
-        specs.append(plan.consumer(path, self._tail.path, settings.save.resolve()))
+        specs.append(plan.consumer(path, self._tail.path, pictures.resolve()))
         names = [spec.name for spec in specs]
         self._screen = Screen(Console(stderr=True), names, lambda: up.read(self._fleet), quiet=not settings.verbose)
         # At Ctrl-C the cameras end first; the rest ends once their last results are here.

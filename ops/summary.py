@@ -13,15 +13,15 @@ from broker.line import Line
 from ops.report import Latency, Report, Truth
 
 
-def draw(report: Report, line: Line, pictures: Path) -> RenderableType:
-    """Cameras, models, and the sum that must be right."""
+def draw(report: Report, line: Line, pictures: Path, saved: int) -> RenderableType:
+    """Cameras, models, and the sum that must be right. `saved`: how many annotated pictures are in `pictures`."""
     return Group(
         Text(),
         _cameras(report),
         Text(),
         _models(report),
         Text(),
-        *(Text(text) for text in _facts(report, line, pictures)),
+        *(Text(text) for text in _facts(report, line, pictures, saved)),
         _sum(report),
     )
 
@@ -48,14 +48,14 @@ def _models(report: Report) -> Table:
     return table
 
 
-def _facts(report: Report, line: Line, pictures: Path) -> list[str]:
+def _facts(report: Report, line: Line, pictures: Path, saved: int) -> list[str]:
     rate = report.joined / report.seconds if report.seconds else 0.0
     ng = [rules.ng for station in line.stations.values() if (rules := station.rules) is not None]
     facts = [
         f"{report.joined} frames in {report.seconds:.1f} s ({rate:.1f}/s), requeued {report.requeued},"
         f" late answers {report.late}, restarts {report.restarts}",
         f"verdicts: {_counts(report.verdicts)}" + (f" (NG: a frame that shows {' or '.join(ng[0])})" if ng else ""),
-        f"annotated pictures: {pictures}",
+        f"annotated pictures: {saved} in {pictures}",
     ]
     if (truth := report.truth) is not None:
         facts.insert(2, _truth(truth))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from broker.wire import Key
-from ops import facts, summary
+from ops import facts, gallery, summary
 from ops.__main__ import app
 from ops.accounts import Tail, read_told, told
 from ops.demo_line import DemoError, Settings, check_classes, free_ports, make_line, resolve
@@ -271,12 +272,32 @@ def test_ports_that_are_taken_are_passed_over() -> None:
         assert first[1] not in free_ports(3, first[0])
 
 
+def test_every_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    now = datetime(2026, 3, 1, 12, 30, 5)
+    first, second = (gallery.claim(tmp_path / "out", now) for _ in range(2))
+    assert [first.name, second.name] == ["2026-03-01-123005", "2026-03-01-123005-2"]
+    (first / "ok").mkdir()
+    (first / "ok" / "cam1-0.jpg").touch()
+    assert [gallery.count(one) for one in (first, second)] == [1, 0]
+    for one in (first, second):
+        gallery.leave(one)
+    assert list((tmp_path / "out").iterdir()) == [first]
+
+
+def test_a_folder_that_takes_no_pictures_is_said_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "pictures").write_text("a file of the user's")
+    code, output = run(tmp_path, "--model", "tiny")
+    assert code == 1
+    assert output.startswith(f"{tmp_path / 'pictures'}: pictures cannot be written there: ")
+    assert (tmp_path / "pictures").read_text() == "a file of the user's"
+
+
 # --- for people ------------------------------------------------------------------------------------------------------
 
 
 def shown(report: Report, tmp_path: Path) -> str:
     console = Console(file=io.StringIO(), width=160)
-    console.print(summary.draw(report, make_line(settings(), tmp_path), Path("demo-output")))
+    console.print(summary.draw(report, make_line(settings(), tmp_path), Path("demo-output"), 2))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
@@ -285,7 +306,7 @@ def test_the_summary_has_the_sum_and_says_where_the_pictures_are(tmp_path: Path)
     assert "accepted 2 = joined 2 + lost 0; duplicates 0" in text
     assert "2 frames in 2.0 s (1.0/s)" in text
     assert "verdicts: ng 1, ok 3 (NG: a frame that shows white)" in text
-    assert "annotated pictures: demo-output" in text
+    assert "annotated pictures: 2 in demo-output" in text
 
 
 def test_the_summary_names_a_camera_that_said_nothing(tmp_path: Path) -> None:
@@ -321,6 +342,23 @@ def test_the_whole_line_gives_every_frame_one_result(tmp_path: Path) -> None:
     assert 0 < report["latency"]["p50"] <= report["latency"]["p99"]
     assert len(list((tmp_path / "pictures").rglob("*.jpg"))) == 24
     assert "accepted 24 = joined 24 + lost 0; duplicates 0" in output
+    assert f"report: {tmp_path / 'report.json'}\n" in output
+    (folder,) = (tmp_path / "pictures").iterdir()
+    assert f"annotated pictures: 24 in {folder}\n" in output
+
+
+@pytest.mark.slow
+def test_pictures_that_cannot_be_written_fail_the_demo(tmp_path: Path) -> None:
+    """The folder is taken away while the line starts, and a file is in its place."""
+    with demo(tmp_path, "--frames", "2", "--deadline", "30") as process:
+        assert process.stderr is not None
+        log = [next(line for line in process.stderr if "models: " in line)]
+        (folder,) = (tmp_path / "pictures").iterdir()
+        folder.rmdir()
+        folder.touch()
+        log += process.stderr
+        assert process.wait(timeout=100) == 1, "".join(log)
+    assert f"no annotated picture was written to {folder}: the reason is in the log above" in "".join(log)
 
 
 @pytest.mark.slow

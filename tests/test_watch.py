@@ -208,6 +208,9 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     saver = Saver(tmp_path / "file", Album({0: Shown("jpeg", [], None, JPEG)}))  # type: ignore[arg-type]
     watch(frame(0), saver=saver, timeout=0.0)[0].run()
     assert saver.counts == {"not_written": 1}
+    assert saver.failed and not saver.unanswered
+    saver.counts["saved"] += 1
+    assert not saver.failed
 
 
 def test_raw_pictures_are_decoded_and_wrong_ones_refused() -> None:
