@@ -146,9 +146,10 @@ class Security(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Line(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole line. Tables are keyed by name; every camera has a station and a route."""
+    """A whole line. Tables are keyed by name; every camera has a station and a route. `name`: None where the line file
+    says none; its units are then named after the file."""
 
-    name: Name = "line"
+    name: Name | None = None
     stations: dict[Name, Station]
     cameras: dict[Name, CameraEntry]
     models: dict[Name, Model]

@@ -5,9 +5,12 @@ Pure. Formats: systemd.unit(5), systemd.service(5), systemd.resource-control(5);
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
+
+from msgspec.structs import replace
 
 from broker.line import Line
 from ops.supervisor import Restart, Spec, Stage
@@ -44,10 +47,31 @@ _AFTER: Final = {
 
 
 def units(line: Line, path: Path, specs: Iterable[Spec], *, user: str = "") -> dict[str, str]:
-    """File name -> text of all units of the line file at `path` (absolute). `user`: who runs them; "": root."""
+    """File name -> text of all units of the line file at `path` (absolute). `user`: who runs them; "": root.
+
+    They are named after the line, or after its file; "" where neither gives a name (see `name_of`).
+    """
+    line = replace(line, name=name_of(line, path))
     planned = list(specs)
     services = {_name(line, spec): _service(line, path, spec, planned, user) for spec in planned}
-    return {_target(line): _target_text(line, services), **services}
+    return {_target(line): _target_text(line, path, services), **services}
+
+
+def name_of(line: Line, path: Path) -> str:
+    """The line's name, or one made of its file's stem; "" where none can be."""
+    return line.name or re.sub(r"[^a-z0-9_.-]+", "-", path.stem.lower()).strip("_.-")[:64]
+
+
+def foreign(text: str, path: Path) -> str:
+    """The line file that the unit `text` was made from, where that is another than `path`; "": it may be replaced.
+
+    A service of before there was a SourcePath names its line file in its command; a target of then names none.
+    """
+    said = re.search(r"^SourcePath=(.*)$", text, re.MULTILINE)
+    if said is not None:
+        return "" if said[1] == _source(path) else said[1].replace("%%", "%")
+    ours = "ExecStart=" not in text or _word(str(path).replace("$", "$$")) in text
+    return "" if ours else "another line file"
 
 
 def memory(line: Line, stage: Stage) -> int | None:
@@ -72,10 +96,14 @@ def _name(line: Line, spec: Spec) -> str:
     return f"gongwei-{line.name}-{spec.name.replace('/', '-')}.service"
 
 
-def _target_text(line: Line, services: Iterable[str]) -> str:
+def _target_text(line: Line, path: Path, services: Iterable[str]) -> str:
     return _text(
         {
-            "Unit": [("Description", f"Gongwei line {line.name}"), *(("Wants", name) for name in services)],
+            "Unit": [
+                ("Description", f"Gongwei line {line.name}"),
+                ("SourcePath", _source(path)),
+                *(("Wants", name) for name in services),
+            ],
             "Install": [("WantedBy", "multi-user.target")],
         }
     )
@@ -88,6 +116,7 @@ def _service(line: Line, path: Path, spec: Spec, planned: Iterable[Spec], user: 
         {
             "Unit": [
                 ("Description", f"Gongwei line {line.name}: {spec.name}"),
+                ("SourcePath", _source(path)),
                 ("PartOf", _target(line)),
                 # Retention goes by the wall clock; without a battery it is right only when the network has set it.
                 ("Wants", "time-sync.target"),
@@ -120,6 +149,10 @@ def _service(line: Line, path: Path, spec: Spec, planned: Iterable[Spec], user: 
             "Install": [("WantedBy", _target(line))],
         }
     )
+
+
+def _source(path: Path) -> str:
+    return str(path).replace("%", "%%")
 
 
 def _text(sections: dict[str, list[tuple[str, str]]]) -> str:

@@ -82,7 +82,7 @@ def test_a_ledger_that_may_hold_next_to_nothing_is_refused_with_the_least(given:
 
 def test_good_file() -> None:
     line = parse(GOOD)
-    assert line.name == "line"
+    assert line.name is None
     assert line.cameras["left"] == CameraEntry(station="top")
     assert line.stations["top"].rules == Rules(ng=["scratch"], required={"screw": 2})
     assert line.route("left") == (["yolo", "extra"], ["yolo"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import configparser
+import re
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from typer.testing import CliRunner
 
 from broker.line import CameraEntry, Endpoints, Limits, Line, Model, Recorder, Route, Station, to_toml
@@ -116,6 +118,45 @@ def test_systemd_takes_them(tmp_path: Path) -> None:
         if not any(f"Unknown key name '{key}'" in line or f"Unknown key '{key}'" in line for key in newer)
     ]
     assert (ours, len(files)) == ([], 7)
+
+
+def unnamed(path: Path) -> Path:
+    path.write_text(to_toml(structs.replace(LINE, name=None)), encoding="utf-8")
+    return path
+
+
+def units(path: Path, out: Path) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["units", str(path), "--out", str(out)])
+    return result.exit_code, result.output
+
+
+def test_two_lines_without_a_name_have_units_of_their_own(tmp_path: Path) -> None:
+    out = tmp_path / "units"
+    for name in ("line.toml", "Line 2.toml"):
+        assert units(unnamed(tmp_path / name), out)[0] == 0
+    targets = {"gongwei-line.target", "gongwei-line-2.target"}
+    assert {path.name for path in out.glob("*.target")} == targets and len(list(out.iterdir())) == 14
+    assert units(unnamed(tmp_path / "线.toml"), out) == (
+        2, f'{tmp_path / "线.toml"}: no name of units can be made of the file\'s; write name = "NAME" at its top\n'
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_units_of_another_line_file_are_not_written_over(older: bool, tmp_path: Path) -> None:
+    out, mine, other = tmp_path / "units", tmp_path / "100 % $1" / "line.toml", tmp_path / "b" / "line.toml"
+    for path in (mine, other):
+        path.parent.mkdir()
+    assert units(unnamed(mine), out)[0] == 0
+    before = {path.name: path.read_text() for path in out.iterdir()}
+    if older:  # as they were written without SourcePath
+        before = {name: re.sub("SourcePath=.*\n", "", text) for name, text in before.items()}
+        for name, text in before.items():
+            (out / name).write_text(text)
+    code, said = units(unnamed(other), out)
+    assert (code, "nothing was written" in said) == (2, True)
+    assert (str(mine) in said) == (not older)
+    assert {path.name: path.read_text() for path in out.iterdir()} == before
+    assert units(mine, out)[0] == 0, "its own are"
 
 
 def test_a_line_open_to_strangers_needs_a_word(tmp_path: Path) -> None:
