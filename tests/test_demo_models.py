@@ -18,6 +18,7 @@ from broker.wire import Key
 from clients.synthetic import SyntheticCamera
 from clients.workpiece import CLASSES
 from ops.bench import app, threshold
+from ops.bench.demo_models import Result, tables
 from ops.bench.examination import Examiner, confident, verdict
 from ops.bench.grade import grade, make_targets
 from ops.bench.speed import Speed
@@ -42,6 +43,26 @@ def test_misses_and_false_alarms_are_counted_by_size_and_contrast() -> None:
     assert sum(cell.missed["verdict"].count for cell in graded.cells) == 2
     reached = {target.name: target.reached for target in make_targets(graded, [], 5_000_000)}
     assert not reached["missed defects, joined verdict"] and reached["MB together"]
+
+
+@pytest.mark.parametrize(("parts", "few"), [(49, "too few: 49 parts, 50 needed"), (50, "")])
+def test_a_figure_of_too_few_parts_is_no_verdict(parts: int, few: str) -> None:
+    targets = {one.name: one for one in make_targets(grade([record()] * parts), [], 9_000_000)}
+    assert targets["accuracy, demo-cls"].few == few
+    assert targets["accuracy, demo-cls"].verdict == (few or "reached")
+    assert targets["missed defects, joined verdict"].verdict == "too few: 0 defects, 200 needed"
+    assert targets["MB together"].verdict == "MISSED"
+    assert [targets[name].bound for name in ("accuracy, demo-cls", "MB together")] == ["≥ 0.98", "≤ 8"]
+
+
+def test_the_tables_say_what_their_figures_are_of() -> None:
+    graded = grade([record(), record(said="ng"), record(LARGE_CLEAR, said="ng", seen=True)])
+    result = Result(seed=1, grade=graded, speeds=[], size=1, targets=make_targets(graded, [], 1))
+    shown = {str(table.title): table for table in tables(result)}
+    judges = shown["3 parts, % with Wilson's interval at 95 %"]
+    columns = {str(column.header): list(column.cells) for column in judges.columns}
+    assert (set(columns["of defects"]), set(columns["of sound parts"])) == ({"1"}, {"2"})
+    assert [str(cell) for cell in shown["Targets"].columns[1].cells][:4] == ["≥ 0.95", "≥ 0.9", "≥ 0.98", "≤ 0.005"]
 
 
 def test_a_slow_model_misses_its_target() -> None:
@@ -116,7 +137,7 @@ def test_the_bench_measures_models_of_a_folder(random_models: Path, tmp_path: Pa
     told = json.loads(report.read_bytes())["result"]
     assert told["grade"]["parts"] == 30
     assert [speed["name"] for speed in told["speeds"]] == ["yolov5n", *shipped.NAMES]
-    assert "MISSED" in result.output
+    assert "too few: 30 parts, 50 needed" in result.output
 
 
 def test_the_bench_says_which_models_are_missing(tmp_path: Path) -> None:

@@ -56,13 +56,26 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 class Target(Struct, frozen=True, kw_only=True):
-    """A promise about a figure of some rows; `measured` is the worst of them (None: no figure), `where` its row."""
+    """A promise about a figure of some rows; `measured` is the worst of them (None: no figure), `where` its row.
+
+    `most`: `wanted` is an upper bound, else a lower. `few`: why the figure cannot tell, "" where it can."""
 
     name: str
     wanted: float
     measured: float | None
     where: str
     reached: bool
+    most: bool = False
+    few: str = ""
+
+    @property
+    def bound(self) -> str:
+        """ "≤ 0.3": what is wanted."""
+        return f"{'≤' if self.most else '≥'} {self.wanted:,g}"
+
+    @property
+    def verdict(self) -> str:
+        return self.few or ("reached" if self.reached else "MISSED")
 
 
 Results = dict[Trial, list[Measurement | None]]
@@ -203,8 +216,8 @@ def _target(
         return None
     known = [(value, where) for value, where in figures if value is not None]
     if not known:
-        return Target(name=name, wanted=wanted, measured=None, where="", reached=False)
+        return Target(name=name, wanted=wanted, measured=None, where="", reached=False, most=most)
     measured, where = (max if most else min)(known)
     # A row without a figure (its trials failed) is a target missed, not a row left out.
     reached = len(known) == len(figures) and (measured <= wanted if most else measured >= wanted)
-    return Target(name=name, wanted=wanted, measured=measured, where=where, reached=reached)
+    return Target(name=name, wanted=wanted, measured=measured, where=where, reached=reached, most=most)

@@ -77,7 +77,13 @@ def bench(
 def tables(result: Result) -> list[Table]:
     """Average precision, who misses what, time, fp16 and int8 where they were asked for, targets."""
     others = [_precisions(result)] if result.precisions else []
-    shown = [_average(result.grade), _judges(result.grade), _cells(result.grade), _speeds(result)]
+    shown = [
+        _average(result.grade),
+        _judges(result.grade),
+        _accuracy(result.grade),
+        _cells(result.grade),
+        _speeds(result),
+    ]
     return [*shown, *others, _targets(result)]
 
 
@@ -91,14 +97,18 @@ def _average(graded: Grade) -> Table:
 def _judges(graded: Grade) -> Table:
     made = table(
         f"{graded.parts} parts, % with Wilson's interval at 95 %",
-        *("who judges", "missed defects", "of", "false alarms", "of", "defects unseen at their place"),
+        *("who judges", "missed", "of defects", "false alarms", "of sound parts", "unseen at their place"),
     )
     for who in JUDGES:
         missed, alarms = graded.all.missed[who], graded.alarms[who]
         unseen = _percent(graded.all.unseen[who]) if who in LOCATORS else "–"
         made.add_row(who, _percent(missed), str(missed.count), _percent(alarms), str(alarms.count), unseen)
-    accuracy = graded.accuracy
-    made.add_row("accuracy of demo-cls", _percent(accuracy), str(accuracy.count), "", "", "")
+    return made
+
+
+def _accuracy(graded: Grade) -> Table:
+    made = table("Good told from bad, %", "model", "right", "of parts")
+    made.add_row("demo-cls", _percent(graded.accuracy), str(graded.accuracy.count))
     return made
 
 
@@ -137,8 +147,7 @@ def _precisions(result: Result) -> Table:
 def _targets(result: Result) -> Table:
     made = table("Targets", "target", "wanted", "measured", "")
     for target in result.targets:
-        said = "reached" if target.reached else "MISSED"
-        made.add_row(target.name, f"{target.wanted:g}", figure(target.measured, 4), said)
+        made.add_row(target.name, target.bound, figure(target.measured, 4), target.verdict)
     return made
 
 

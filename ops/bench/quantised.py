@@ -11,7 +11,7 @@ import cv2
 from clients.synthetic import SyntheticCamera
 from ops.bench.compare import Target
 from ops.bench.examination import DEFECT_RATE
-from ops.bench.grade import Grade, mean
+from ops.bench.grade import Grade, make_target, mean
 from ops.bench.rounding import rounded
 from workers import onnxfile, shipped
 from workers.metadata import Precision
@@ -54,16 +54,18 @@ def make(source: Path, into: Path, count: int) -> Iterator[tuple[Precision, Path
 def make_targets(whole: Grade, others: Mapping[Precision, Grade]) -> list[Target]:
     """The promises about each precision beside `whole`, which is fp32."""
     return [
-        Target(name=f"{what} falls by, {precision}", wanted=wanted, measured=fall, where="", reached=fall <= wanted)
+        make_target(f"{what} falls by, {precision}", wanted, fall, count, unit, most=True)
         for precision, wanted in FALLS.items()
         if precision in others
-        for what, fall in _falls(whole, others[precision])
+        for what, fall, count, unit in _falls(whole, others[precision])
     ]
 
 
-def _falls(whole: Grade, other: Grade) -> list[tuple[str, float]]:
+def _falls(whole: Grade, other: Grade) -> list[tuple[str, float, int, str]]:
+    """What falls, how far, and the number of what it was counted in."""
+    defects = whole.all.missed["verdict"].count
     return [
-        ("mAP50 of boxes, demo-det,", mean(whole.box) - mean(other.box)),
-        ("mAP50 of masks, demo-seg,", mean(whole.mask) - mean(other.mask)),
-        ("accuracy, demo-cls,", whole.accuracy.value - other.accuracy.value),
+        ("mAP50 of boxes, demo-det,", mean(whole.box) - mean(other.box), defects, "defects"),
+        ("mAP50 of masks, demo-seg,", mean(whole.mask) - mean(other.mask), defects, "defects"),
+        ("accuracy, demo-cls,", whole.accuracy.value - other.accuracy.value, whole.parts, "parts"),
     ]

@@ -244,8 +244,7 @@ def _cost(rows: list[Row]) -> Table:
 def _targets(targets: list[Target]) -> Table:
     made = table("Targets (the worst row counts)", "target", "wanted", "measured", "at", "")
     for target in targets:
-        verdict = "reached" if target.reached else "MISSED"
-        made.add_row(target.name, f"{target.wanted:,g}", figure(target.measured, 2), target.where, verdict)
+        made.add_row(target.name, target.bound, figure(target.measured, 2), target.where, target.verdict)
     return made
 
 
