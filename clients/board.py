@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from broker.plural import counted
 from clients.joined import Joined
 from clients.watch import Result
 
@@ -106,7 +107,7 @@ class Board:
         counts = [
             Text(f"{count} {verdict}", STYLES.get(verdict, "")) for verdict, count in self._verdicts.most_common()
         ]
-        return Text("  ").join([Text(f"{total} frames"), *counts])
+        return Text("  ").join([Text(counted(total, "frame")), *counts])
 
 
 def cells(result: Result, body: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
@@ -117,7 +118,7 @@ def cells(result: Result, body: Mapping[str, Any]) -> tuple[str, str, str, str, 
         what = [f"part {result.part}"] if result.part else []
         what += [*_missing(body), *_random(body), *_found(body)]
         return moment, name, result.verdict.upper(), f"{result.seconds * 1e3:.1f}", ", ".join(what) or "nothing found"
-    what = [f"{len(result.frames)} frames", *_missing(body)]
+    what = [counted(len(result.frames), "frame"), *_missing(body)]
     return moment, f"{result.station} part {result.part}", result.verdict.upper(), "", ", ".join(what)
 
 

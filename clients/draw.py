@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients import lettering
+from clients.banner import banner, results
 from clients.lettering import Colour, Image
 
 #: Colours of the classes, BGR: the palette of Okabe and Ito, which colour-blind people can tell apart.
@@ -23,21 +24,9 @@ PALETTE: Final[tuple[Colour, ...]] = (
     (0, 94, 213),  # vermilion
     (167, 121, 204),  # reddish purple
 )
-#: Verdict -> what the banner says and its colour; said in words, for colour alone is not enough.
-VERDICTS: Final[dict[str, tuple[str, Colour]]] = {
-    "ok": ("OK", (115, 158, 0)),
-    "ng": ("NG", (0, 94, 213)),
-    "incomplete": ("INCOMPLETE", (66, 228, 240)),
-    "none": ("NO RULES", (170, 170, 170)),
-}
 #: Narrower pictures are enlarged (in whole steps) until text on them can be read, in pixels.
 LEAST_WIDTH: Final = 480
-#: Lines of text in the banner at most.
-BANNER_LINES: Final = 6
-
 _MASK_SHARE: Final = 0.4
-_BACKGROUND: Final[Colour] = (32, 32, 32)
-_WHITE: Final[Colour] = (255, 255, 255)
 _BLACK: Final[Colour] = (0, 0, 0)
 _SHIFT: Final = 4
 
@@ -85,51 +74,8 @@ def annotate(image: NDArray[Any], body: Mapping[str, Any]) -> Image:
     return np.concatenate([banner(picture.shape[1], size, body), picture])
 
 
-def banner(width: int, size: int, body: Mapping[str, Any]) -> Image:
-    """A strip of `width` pixels with the verdict and what belongs to it, as many lines high as that takes."""
-    word, colour = VERDICTS.get(str(body.get("verdict", "none")), VERDICTS["none"])
-    pad = max(3, size // 3)
-    word = lettering.fit(word, size, width - 2 * pad)
-    chip = lettering.width(word, size) + 2 * pad
-    beside = width - chip - 2 * pad
-    lines = [line for text in _notes(body) for line in lettering.wrap(text, size, beside)]
-    if len(lines) > BANNER_LINES:
-        more = f"… {len(lines) - BANNER_LINES + 1} more lines"
-        lines = [*lines[: BANNER_LINES - 1], lettering.fit(more, size, beside)]
-    height = lettering.line_height(size)
-    strip = np.full((height * max(1, len(lines)) + 2, width, 3), _BACKGROUND, np.uint8)
-    strip[:, :chip] = colour
-    lettering.write(strip, word, pad, 1, size, _ink(colour))
-    for row, line in enumerate(lines):
-        lettering.write(strip, line, chip + pad, 1 + row * height, size, _WHITE)
-    return strip
-
-
-def _notes(body: Mapping[str, Any]) -> Iterator[str]:
-    """What the banner says beside the verdict."""
-    frame = [str(body[name]) for name in ("camera", "seq") if body.get(name) is not None]
-    part = [f"part {body['part']}"] if body.get("part") else []
-    yield "  ".join(["/".join(frame), *part])
-    missing: dict[str, list[str]] = {}
-    for one in body.get("missing") or ():
-        missing.setdefault(f"{one.get('status')}, {one.get('reason')}", []).append(str(one.get("model")))
-    for why, models in missing.items():
-        yield f"missing ({why}): {', '.join(models)}"
-    for model, result in _results(body):
-        classes = result.get("classes") or ()
-        if classes:
-            best = ", ".join(f"{one.get('name')} {one.get('score', 0.0):.2f}" for one in classes[:3])
-            yield f"{model}: {best}"
-
-
-def _results(body: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for model, result in (body.get("results") or {}).items():
-        if isinstance(result, Mapping):
-            yield str(model), result
-
-
 def _detections(body: Mapping[str, Any], factor: int, shape: Sequence[int]) -> Iterator[_Found]:
-    for _, result in _results(body):
+    for _, result in results(body):
         for one in result.get("detections") or ():
             box = np.asarray(one.get("box") or (), np.float64) * factor
             if box.shape != (4,) or not np.isfinite(box).all():
@@ -199,7 +145,7 @@ def _draw_labels(picture: Image, found: Sequence[_Found], size: int) -> None:
         )
         taken.append((x, y, x + width, y + height))
         picture[y : y + height, x : x + width] = one.colour
-        lettering.write(picture, text, x + pad, y, size, _ink(one.colour))
+        lettering.write(picture, text, x + pad, y, size, lettering.ink(one.colour))
 
 
 def _places(box: Box, width: int, height: int, shape: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -226,12 +172,6 @@ def _same(one: _Found, other: _Found) -> bool:
     shared = max(0, min(right, x2) - max(left, x1) + 1) * max(0, min(low, y2) - max(top, y1) + 1)
     both = (right - left + 1) * (low - top + 1) + (x2 - x1 + 1) * (y2 - y1 + 1)
     return shared > (both - shared) / 2
-
-
-def _ink(ground: Colour) -> Colour:
-    """Black or white, whichever reads better on `ground`."""
-    blue, green, red = ground
-    return _BLACK if 0.114 * blue + 0.587 * green + 0.299 * red > 125 else _WHITE
 
 
 def _font_size(shape: Sequence[int]) -> int:

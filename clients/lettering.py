@@ -63,6 +63,12 @@ def wrap(text: str, size: int, room: int) -> list[str]:
     return lines
 
 
+def ink(ground: Colour) -> Colour:
+    """Black or white, whichever reads better on `ground`."""
+    blue, green, red = ground
+    return (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 125 else (255, 255, 255)
+
+
 def _whole(text: str) -> str:
     """With `?` for lone surrogates (of a file's name, or of JSON): the font ends the process at one."""
     return text.encode(errors="replace").decode()

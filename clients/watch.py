@@ -11,6 +11,7 @@ import cv2
 import msgspec
 
 from broker import filename, log
+from broker.plural import counted
 from broker.silence import Silence
 from clients.bookmark import Bookmark, BookmarkError
 from clients.draw import annotate
@@ -210,7 +211,7 @@ class Saver:
         """What became of the pictures, in words; how to start a recorder where none ever answered."""
         saved = self.counts["saved"]
         words = [f"{count} {_WORDS[why]}" for why, count in self.counts.items() if why != "saved"]
-        text = ", ".join([f"{saved} pictures saved in {self._folder}", *words])
+        text = ", ".join([f"{counted(saved, 'picture')} saved in {self._folder}", *words])
         return f"{text}; {_START_ONE}" if self.unanswered else text
 
     def _write(self, result: Joined, content: bytes) -> None:

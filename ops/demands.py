@@ -10,6 +10,7 @@ from typing import Final
 from broker import classes
 from broker.classes import Unknown
 from broker.line import Line
+from broker.plural import counted
 from clients.live import without_password
 from ops import exposure, facts, inputs, ports, storage
 from ops.doctor import Check
@@ -56,7 +57,11 @@ def models(line: Line, path: Path, found: Mapping[str, Facts]) -> Iterator[Check
             said = f"{model.file}: random weights: no verdict that rests on it is ok"
             yield Check(name=label, state="warning", found=said, advice=_UNTRAINED)
         else:
-            yield Check(name=label, state="ok", found=f"{model.file}: {told.task}, {len(told.names)} classes")
+            yield Check(
+                name=label,
+                state="ok",
+                found=f"{model.file}: {told.task}, {counted(len(told.names), 'class')}",
+            )
 
 
 def _elsewhere(name: str) -> str:

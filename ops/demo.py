@@ -18,6 +18,7 @@ from rich.console import Console
 
 from broker.ledger import LedgerError
 from broker.line import Line, to_toml
+from broker.plural import counted
 from broker.report import report as ledger_report
 from clients.sources import SYNTHETIC
 from clients.synthetic import SyntheticCamera
@@ -68,7 +69,8 @@ def run(settings: Settings) -> int:
         finally:
             saved = gallery.count(pictures)
             gallery.leave(pictures)
-    Console().print(summary.draw(account, line, pictures, saved), soft_wrap=True)
+    untrained = [name for name, told in found.items() if told.random]
+    Console().print(summary.draw(account, line, pictures, saved, untrained), soft_wrap=True)
     problems = [_reported(account, settings.report)] if settings.report is not None else []
     if account.joined and not saved:
         problems.append(f"no annotated picture was written to {pictures}: the reason is in the log above")
@@ -124,7 +126,7 @@ class Demo:
         """Run to the end. Returns what went wrong, or ""."""
         self._began = time.monotonic()
         self._screen.start()
-        self._screen.say(f"{len(self._line.cameras)} cameras, models: {', '.join(self._line.models)}")
+        self._screen.say(f"{counted(len(self._line.cameras), 'camera')}, models: {', '.join(self._line.models)}")
         try:
             with signals(self._fleet.interrupt):
                 self._fleet.run(self._turn)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -10,11 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.line import Line
+from broker.plural import counted
 from ops.report import Latency, Report, Truth
 
 
-def draw(report: Report, line: Line, pictures: Path, saved: int) -> RenderableType:
-    """Cameras, models, and the sum that must be right. `saved`: how many annotated pictures are in `pictures`."""
+def draw(report: Report, line: Line, pictures: Path, saved: int, untrained: Sequence[str] = ()) -> RenderableType:
+    """Cameras, models, and the sum that must be right. `saved`: how many annotated pictures are in `pictures`;
+    `untrained`: models of random weights."""
     return Group(
         Text(),
         _cameras(report),
@@ -22,6 +24,7 @@ def draw(report: Report, line: Line, pictures: Path, saved: int) -> RenderableTy
         _models(report),
         Text(),
         *(Text(text) for text in _facts(report, line, pictures, saved)),
+        *([Text(_nothing(untrained), style="bold yellow")] if untrained else []),
         _sum(report),
     )
 
@@ -52,7 +55,7 @@ def _facts(report: Report, line: Line, pictures: Path, saved: int) -> list[str]:
     rate = report.joined / report.seconds if report.seconds else 0.0
     ng = [rules.ng for station in line.stations.values() if (rules := station.rules) is not None]
     facts = [
-        f"{report.joined} frames in {report.seconds:.1f} s ({rate:.1f}/s), requeued {report.requeued},"
+        f"{counted(report.joined, 'frame')} in {report.seconds:.1f} s ({rate:.1f}/s), requeued {report.requeued},"
         f" late answers {report.late}, restarts {report.restarts}",
         f"verdicts: {_counts(report.verdicts)}" + (f" (NG: a frame that shows {' or '.join(ng[0])})" if ng else ""),
         f"annotated pictures: {saved} in {pictures}",
@@ -64,10 +67,15 @@ def _facts(report: Report, line: Line, pictures: Path, saved: int) -> list[str]:
     return facts
 
 
+def _nothing(untrained: Sequence[str]) -> str:
+    return f"random weights: {', '.join(untrained)}: what they find means nothing, and no verdict on it is ok"
+
+
 def _truth(truth: Truth) -> str:
     return (
-        f"against the synthetic camera's truth: of {truth.defective} defective parts {truth.missed} missed,"
-        f" of {truth.sound} sound ones {truth.false_alarms} false alarms, {truth.undecided} without a verdict"
+        f"against the synthetic camera's truth: of {counted(truth.defective, 'defective part')} {truth.missed} missed,"
+        f" of {counted(truth.sound, 'sound one')} {counted(truth.false_alarms, 'false alarm')},"
+        f" {truth.undecided} without a verdict"
     )
 
 

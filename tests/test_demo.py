@@ -309,6 +309,13 @@ def test_the_summary_has_the_sum_and_says_where_the_pictures_are(tmp_path: Path)
     assert "annotated pictures: 2 in demo-output" in text
 
 
+def test_the_summary_says_that_weights_are_random(tmp_path: Path) -> None:
+    console, line = Console(file=io.StringIO(), width=160), make_line(settings(), tmp_path)
+    report = reconcile({"cam1": TOLD}, ledger(), received(0, 1))
+    console.print(summary.draw(report, line, Path("demo-output"), 2, ["zoo", "yolov5n"]))
+    assert "random weights: zoo, yolov5n: what they find means nothing" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_the_summary_names_a_camera_that_said_nothing(tmp_path: Path) -> None:
     assert "no report from cam2" in shown(reconcile({"cam2": None}, ledger(), received(0, 1)), tmp_path)
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from clients import lettering
-from clients.draw import LEAST_WIDTH, PALETTE, VERDICTS, annotate, banner, class_colour
+from clients.banner import VERDICTS, banner, headline, notes
+from clients.draw import LEAST_WIDTH, PALETTE, annotate, class_colour
 
 GREY = np.full((480, 640, 3), 90, np.uint8)
 
@@ -101,6 +102,18 @@ def test_what_two_models_found_has_one_label() -> None:
 def test_nothing_stops_at_odd_boxes_names_and_sizes(box: list[float], size: tuple[int, int], name: str) -> None:
     drawn = annotate(np.zeros((*size, 3), np.uint8), body(detection(box, name=name, polygons=[box, []])))
     assert drawn.dtype == np.uint8 and drawn.shape[1] >= size[1]
+
+
+def test_random_weights_are_said_in_place_of_no_rules_and_beside_a_verdict() -> None:
+    results = {"zoo": {"detections": [], "random": True}, "det": {"detections": []}, "odd": {"random": "no"}}
+    told = {"verdict": "none", "results": results}
+    assert headline(told)[0] == "RANDOM WEIGHTS"
+    assert headline(told | {"results": {"det": {}}})[0] == "NO RULES"
+    said = "random weights, what they find means nothing: zoo, odd"
+    for verdict, word in (("none", "RANDOM WEIGHTS"), ("ng", "NG"), ("incomplete", "INCOMPLETE")):
+        assert (headline(told | {"verdict": verdict})[0], said in notes(told | {"verdict": verdict})) == (word, True)
+    strips = [banner(640, 20, told | {"results": {"zoo": {"random": random}}}) for random in (True, False)]
+    assert strips[0].shape != strips[1].shape or not np.array_equal(strips[0], strips[1])
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)

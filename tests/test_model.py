@@ -166,6 +166,14 @@ def test_what_is_unknown_is_asked_for() -> None:
     refused((1, 10), match="--fit", **{"gongwei.fit": "twist"})
 
 
+def test_what_a_classifier_lacks_is_asked_for_at_once() -> None:
+    refused((1, 10), match="--mean.*--std.*--fit.*; and: has 10 classes and no names.*--labels")
+    refused((1, 10), match="--fit.*; and: .*--labels.*; and: its input size .*--size", size=(None, None))
+    refused((1, 10), match="--fit.*; and: has 10 classes, but 1 name; .*--labels", names="['a']")
+    said = Hints(mean=(0,), std=(1,), fit="crop")
+    refused((1, 10), match="^m.onnx: has 10 classes and no names; [^;]*$", hints=said)
+
+
 def test_ultralytics_classifier_needs_no_flags() -> None:
     model = described((1, 2), task="classify", names="['a', 'b']")
     assert (model.fit, model.scaling.mean, model.scaling.std) == ("crop", (0, 0, 0), (255, 255, 255))
@@ -233,7 +241,7 @@ def test_describe_writes_what_the_worker_reads(tmp_path: Path) -> None:
 def test_describe_refuses_names_that_are_not_as_many_as_the_classes(tmp_path: Path, count: int) -> None:
     source, target = tmp_path / "tiny.onnx", tmp_path / "out" / "ready.onnx"
     tiny.make(source)
-    with pytest.raises(ModelError, match=rf"tiny\.onnx: has 4 classes, but {count} names; .*--labels FILE"):
+    with pytest.raises(ModelError, match=rf"tiny\.onnx: has 4 classes, but {count} names?; .*--labels FILE"):
         describing.describe(source, target, Hints(names=("a", "b", "c", "d", "e")[:count]))
     assert not target.parent.exists()
 

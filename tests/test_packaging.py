@@ -24,7 +24,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 #: What `clients` and `workers` may import of `broker`: no server.
 SHARED = {
     "wire", "line", "log", "metrics", "parent", "ending", "silence", "filename", "operator", "keys", "keyring", "curve",
-    "socket_monitor", "redial", "patience", "notifier", "model_file",
+    "socket_monitor", "redial", "patience", "notifier", "model_file", "plural",
 }  # fmt: skip
 
 

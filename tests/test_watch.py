@@ -238,7 +238,7 @@ def test_a_line_says_what_was_found_and_what_is_missing() -> None:
     assert cells(frame(0), body_of(frame(0)))[4] == "nothing found"
     untrained = frame(0, results={"zoo": {"detections": [DENT], "random": True}})
     assert cells(untrained, body_of(untrained))[4] == "zoo: random weights, dent 0.88"
-    assert cells(part(), body_of(part()))[1:] == ("s1 part p-7", "INCOMPLETE", "", "1 frames, no cam2 (no_frame)")
+    assert cells(part(), body_of(part()))[1:] == ("s1 part p-7", "INCOMPLETE", "", "1 frame, no cam2 (no_frame)")
 
 
 def test_lines_are_flushed_one_by_one() -> None:

@@ -220,7 +220,7 @@ def test_check_prints_and_gives_json(tmp_path: Path) -> None:
     shown = workers_command("check", str(model), str(picture), cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "red" in shown.stdout
-    assert shown.stdout.splitlines()[0] == f"{picture}: 1 detections", "however long the name is"
+    assert shown.stdout.splitlines()[0] == f"{picture}: 1 detection", "however long the name is"
     drawn = cv2.imread(str(tmp_path / "annotated" / "tiny-1-spot.jpg"))
     assert drawn is not None and drawn.shape[0] > 480, "the picture under a banner"
     assert np.abs(drawn[-480:].astype(int) - canvas).max(axis=2).sum() > 255 * 100, "nothing was drawn"
@@ -355,7 +355,8 @@ def test_import_and_describe_tell_of_namesakes(tmp_path: Path) -> None:
 def test_describe_makes_a_classifier_self_sufficient(testdata: Path, tmp_path: Path) -> None:
     source, ready = str(testdata / "models" / "mobilenetv2.onnx"), str(tmp_path / "ready.onnx")
     labels, cat = str(testdata / "images" / "imagenet_labels.txt"), str(testdata / "images" / "cat.bmp")
-    assert "--mean 127.5" in workers_command("check", source, cat).stderr
+    asked = workers_command("import", source, "--store", str(tmp_path / "store")).stderr
+    assert "--mean 127.5" in asked and "--labels FILE" in asked
     said = ["--labels", labels, "--mean", "127.5", "--std", "127.5", "--fit", "stretch"]
     few = tmp_path / "few.txt"
     few.write_text("\n".join(str(number) for number in range(80)), encoding="utf-8")

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broker import log
+from broker.plural import counted
 from clients.draw import annotate
 from workers import image
 from workers.arguments import failed, hints_of, line_of
@@ -131,7 +132,7 @@ def show(path: Path, body: dict[str, Any]) -> None:
     """Print a result body as a table."""
     entries = body.get("detections", body.get("classes", []))
     # A table's own title is as narrow as the table.
-    typer.echo(f"{path}: {len(entries)} {_kind(body)}{_warning(body)}")
+    typer.echo(f"{path}: {_found(body, len(entries))}{_warning(body)}")
     if entries:
         Console().print(_boxes(entries) if "detections" in body else _classes(entries))
 
@@ -162,8 +163,10 @@ def _tell(path: Path, body: dict[str, Any], drawn: Path | None, as_json: bool) -
 
 
 def _warning(body: dict[str, Any]) -> str:
-    return " of random weights" if body.get("random") else ""
+    return " of random weights, which mean nothing" if body.get("random") else ""
 
 
-def _kind(body: dict[str, Any]) -> str:
-    return "best classes" if body["task"] == "classify" else "detections"
+def _found(body: dict[str, Any], count: int) -> str:
+    if body["task"] == "classify":
+        return counted(count, "best class")
+    return counted(count, "detection")

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from broker.plural import counted
 from workers.arguments import failed, hints_of
 from workers.errors import UsageError, WorkersError
 from workers.flags import (
@@ -145,11 +146,11 @@ def _darknet(
         )
     extra = settings.written() | ({"license": licence} if licence else {})
     imported = darknet.bring(cfg, weights, path.stem, hints, path.parent, extra, wanted, replace=replace)
-    typer.echo(f"{_summary(path.stem, imported.model)}, {imported.boxes} boxes, any batch")
+    typer.echo(f"{_summary(path.stem, imported.model)}, {counted(imported.boxes, 'box')}, any batch")
     if note := namesakes(imported.model.names):
         typer.echo(f"  {note}")
 
 
 def _summary(name: str, model: Model) -> str:
     size = "x".join(map(str, model.size))
-    return f"{name}: {len(model.names)} classes, input {size}, {model.fit}"
+    return f"{name}: {counted(len(model.names), 'class')}, input {size}, {model.fit}"

@@ -6,10 +6,11 @@ Nothing is guessed in silence: what neither the file nor the command line says i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 
+from broker.plural import counted
 from workers import coco, layout
 from workers.engine import Signature
 from workers.errors import ModelError
@@ -58,6 +59,8 @@ class Model:
 def describe(signature: Signature, hints: Hints, where: str) -> Model:
     """The model in a file (`where`, for error texts). Raises ModelError with the flag that would help."""
     task = hints.task or _task(signature, where)
+    if task == "classify":
+        _ask_at_once(signature, hints, where)
     scaling, fit = _scaling(task, signature.metadata, hints, where)
     names = hints.names if hints.names is not None else names_in(signature.metadata, where)
     size = _asked(hints.size, signature, where) if hints.size else _size(signature, where)
@@ -75,6 +78,28 @@ def describe(signature: Signature, hints: Hints, where: str) -> Model:
         settings=settings(signature.metadata, where),
         precision=precision_in(signature.metadata, where),
     )
+
+
+def _ask_at_once(signature: Signature, hints: Hints, where: str) -> None:
+    """Raises ModelError for a classifier of which more than one thing is unknown or wrong, with all of them."""
+
+    def named() -> None:
+        names = hints.names if hints.names is not None else names_in(signature.metadata, where)
+        _names(_count("classify", signature, hints, None, None, where)[1], names, where)
+
+    checks: list[Callable[[], object]] = [
+        lambda: _scaling("classify", signature.metadata, hints, where),
+        named,
+        lambda: _asked(hints.size, signature, where) if hints.size else _size(signature, where),
+    ]
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except ModelError as error:
+            problems.append(str(error).removeprefix(f"{where}: "))
+    if len(problems) > 1:
+        raise ModelError(f"{where}: {'; and: '.join(problems)}")
 
 
 def check_names(signature: Signature, hints: Hints, where: str) -> None:
@@ -132,7 +157,9 @@ def _names(count: int, names: tuple[str, ...] | None, where: str) -> tuple[str, 
     if names is None and count == len(coco.NAMES):
         names = coco.NAMES
     if names is None:
-        raise ModelError(f"{where}: has {count} classes and no names; give them with --labels FILE, one name per line")
+        raise ModelError(
+            f"{where}: has {counted(count, 'class')} and no names; give them with --labels FILE, one name per line"
+        )
     _agree(count, names, where)
     return names
 
@@ -149,7 +176,8 @@ def _several(task: Task, count: int, where: str) -> None:
 def _agree(count: int, names: tuple[str, ...], where: str) -> None:
     if len(names) != count:
         raise ModelError(
-            f"{where}: has {count} classes, but {len(names)} names; give the right ones with --labels FILE"
+            f"{where}: has {counted(count, 'class')}, but {counted(len(names), 'name')}; give the right ones with"
+            " --labels FILE"
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from broker.plural import counted
 from workers import coco
 from workers.describe import written
 from workers.errors import ModelError, UsageError
@@ -38,7 +39,7 @@ def make(order: Order) -> Any:
     donor, kind = open_donor(order.weights), order.kind
     classes = donor.classes(kind)
     if order.classes not in (None, classes):
-        raise ModelError(f"{order.weights}: has {classes} classes, not {order.classes}: leave --classes out")
+        raise ModelError(f"{order.weights}: has {counted(classes, 'class')}, not {order.classes}: leave --classes out")
     anchors = donor.anchors()
     if isinstance(donor, OnnxDonor):
         size = size_of(order.weights, order.size or (kind.side, kind.side))
@@ -48,10 +49,11 @@ def make(order: Order) -> Any:
     names = names_in(donor.metadata, str(order.weights)) if order.names is None else order.names
     names = _known(classes) if names is None else names
     if names is None:
-        raise ModelError(f"{order.weights}: has {classes} classes and no names; give them with --labels FILE")
+        raise ModelError(f"{order.weights}: has {counted(classes, 'class')} and no names; give them with --labels FILE")
     if len(names) != classes:
         raise ModelError(
-            f"{order.weights}: has {classes} classes, but {len(names)} names; give the right ones: --labels"
+            f"{order.weights}: has {counted(classes, 'class')}, but {counted(len(names), 'name')}; give the right"
+            " ones: --labels"
         )
     return net.model(donor.values(net), _metadata(order, names) | {SOURCE: f"{kind.name}, {order.weights.name}"})
 
@@ -62,7 +64,10 @@ def _random(order: Order) -> Any:
     names = order.names if order.names is not None else _known(count)
     names = names if names is not None else tuple(f"class-{number}" for number in range(count))
     if len(names) != count:
-        raise UsageError(f"{count} classes, but {len(names)} names: give --labels or --classes, or as many of both")
+        raise UsageError(
+            f"{counted(count, 'class')}, but {counted(len(names), 'name')}: give --labels or --classes, or as many of"
+            " both"
+        )
     net = kind.build(order.size, count)
     said = {WEIGHTS: RANDOM, SOURCE: f"{kind.name}, seed {order.seed}"}
     return net.model(random_values(net, order.seed, kind.scaling), _metadata(order, names) | said)
