@@ -26,9 +26,11 @@ from ops.demo_line import shipped_ng
 from ops.training.recipe import RECIPES
 from ops.truth import compare
 from tests.demo_records import LARGE_CLEAR, SMALL_FAINT, record, write_random
-from workers import shipped
+from workers import shipped, tiny
 from workers.errors import ModelError
 from workers.lookup import find
+from workers.options import ModelOptions
+from workers.runner import Runner
 
 
 def test_misses_and_false_alarms_are_counted_by_size_and_contrast() -> None:
@@ -160,6 +162,14 @@ def test_the_shipped_models_know_sound_parts_from_bad_ones() -> None:
     assert graded.all.missed["verdict"].hits <= 2
     assert graded.alarms["verdict"].hits <= 2
     assert graded.all.missed["threshold"].hits > 2 or graded.alarms["threshold"].hits > 2
+
+
+@SHIPPED
+@pytest.mark.parametrize("name", [*shipped.NAMES, "tiny"])
+def test_models_that_come_with_us_say_what_they_compute_in(name: str, tmp_path: Path) -> None:
+    tiny.make(tmp_path / "tiny.onnx")
+    path = shipped.path(name) or tmp_path / "tiny.onnx"
+    assert Runner.load(ModelOptions(name=name, source=path), 1).model.precision == "fp32"
 
 
 @SHIPPED

@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from workers.metadata import PRECISION
 from workers.zoo.graph import Graph, Tensor
 
 #: Side of the input, and of a cell, in pixels.
@@ -51,7 +52,8 @@ def build() -> onnx.ModelProto:
     columns = [*_boxes(graph, bright), _objectness(graph, bright, strongest), *_classes(graph, cells)]
     rows = graph.reshape(graph.concat(columns), 5 + len(NAMES), _GRID * _GRID)
     graph.output(graph.transpose(rows, 1, 0), "output")
-    return graph.model({"task": "detect", "names": str(dict(enumerate(NAMES))), "stride": str(CELL)})
+    said = {"task": "detect", "names": str(dict(enumerate(NAMES))), "stride": str(CELL), PRECISION: "fp32"}
+    return graph.model(said)
 
 
 def _window(graph: Graph, source: Tensor, kernel: NDArray[np.floating]) -> Tensor:

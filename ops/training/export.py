@@ -13,7 +13,7 @@ from torch import Tensor
 from ops.training.recipe import Recipe
 from ops.training.stock import Stock
 from ops.training.student import Learner, seen
-from workers.metadata import FIT
+from workers.metadata import FIT, PRECISION
 from workers.settings import CONFIDENCE_KEY
 from workers.zoo.yolov5 import ANCHORS
 
@@ -66,6 +66,7 @@ def export(learner: Learner, recipe: Recipe, confidence: float, folder: Path) ->
         "description": "demo model of Gongwei for the parts of its synthetic camera; good for nothing else",
         "license": "Apache-2.0",
         FIT: "letterbox",
+        PRECISION: "fp32",
         CONFIDENCE_KEY: f"{confidence:.3f}",
     }
     folder.mkdir(parents=True, exist_ok=True)
