@@ -341,6 +341,32 @@ def test_check_of_a_broken_picture_names_it(tmp_path: Path) -> None:
     assert "broken.jpg" in ended.stderr
 
 
+def test_check_looks_at_all_that_is_a_picture_and_says_what_is_none(tmp_path: Path) -> None:
+    workers_command("tiny", str(tmp_path / "tiny.onnx"))
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("part10.png", "part9.png"):
+        (folder / name).write_bytes(cv2.imencode(".png", np.full((48, 64, 3), 40, np.uint8))[1].tobytes())
+    for name in ("notes.txt", "broken.jpg"):
+        (folder / name).write_bytes(b"\xff\xd8 broken")
+    (tmp_path / "belt.mp4").touch()
+    (tmp_path / "empty").mkdir()
+    ended = workers_command("check", "tiny.onnx", "none.png", "pictures", "belt.mp4", "empty", "--json", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert [json.loads(line)["image"] for line in ended.stdout.splitlines()] == [
+        str(Path("pictures", name)) for name in ("part9.png", "part10.png")
+    ]
+    told = ended.stderr.splitlines()
+    assert told[0] == "none.png: there is no such file or folder"
+    assert told[1].startswith(f"{Path('pictures', 'broken.jpg')}: ")
+    assert told[2].startswith("belt.mp4: is a video, and only pictures are looked at here.")
+    assert told[3] == "  gongwei demo --model tiny.onnx --camera belt.mp4"
+    assert "empty: no picture in this folder" in told[6]
+    assert told[7:] == ["4 of 6 not looked at: see above"]
+    done = workers_command("check", "tiny.onnx", str(folder / "part9.png"), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_import_and_describe_tell_of_namesakes(tmp_path: Path) -> None:
     source, labels = tmp_path / "spots.onnx", tmp_path / "names"
     workers_command("tiny", str(source))

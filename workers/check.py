@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -17,8 +16,8 @@ from broker import log
 from broker.plural import counted
 from clients.draw import annotate
 from workers import image
-from workers.arguments import failed, hints_of, line_of
-from workers.errors import ImageError, WorkersError
+from workers.arguments import fail, failed, hints_of, line_of
+from workers.errors import ImageError, OutputError, WorkersError
 from workers.flags import (
     ConfidenceOption,
     DeviceOption,
@@ -40,6 +39,7 @@ from workers.flags import (
 from workers.image import Picture
 from workers.options import ModelOptions
 from workers.runner import Runner
+from workers.subjects import Subject, subjects
 from workers.worker import cores
 
 #: Where annotated pictures go unless --save says otherwise.
@@ -48,7 +48,7 @@ ANNOTATED: Final = Path("annotated")
 
 def check(
     model: Annotated[str, typer.Argument(help="NAME, FILE.onnx or NAME=FILE.onnx.")],
-    images: Annotated[list[Path], typer.Argument(help="Pictures to look at.")],
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
     save: Annotated[
         Path | None, typer.Option(help="Folder of the annotated pictures; default: annotated, or none with --json.")
     ] = None,
@@ -69,11 +69,14 @@ def check(
 ) -> None:
     """Look at pictures with the code of the workers, without a broker: what is found is printed, and drawn on copies.
 
-    With --json, one object per picture.
+    With --json, one object per picture. What is no picture, or not there, is said, and the others are looked at all
+    the same; the exit code is 1 then.
 
     Examples:
 
       workers check yolov5n.onnx bus.jpg
+
+      workers check yolov5n pictures --save found
 
       workers check mobilenet.onnx cat.png --labels names.txt --mean 127.5 --std 127.5 --fit stretch --json
     """
@@ -90,13 +93,14 @@ def check(
     folder = save or (None if as_json else ANNOTATED)
     try:
         options = model_options(word, flags, line_of(line), line.parent if line else Path())
-        for number, (path, picture, body) in enumerate(looked(options, images), 1):
-            drawn = None if folder is None else folder / f"{_called(model, options)}-{number}-{path.stem}.jpg"
-            if drawn is not None:
-                draw(drawn, picture, {"camera": options.name, "seq": path.name, "results": {options.name: body}})
-            _tell(path, body, drawn, as_json)
+        look = Look(options, _called(model, options), folder, as_json)
+        asked = list(subjects(images, model))
+        for number, subject in enumerate(asked, 1):
+            look(number, subject)
     except (WorkersError, OSError) as error:
         raise failed(error) from None
+    if look.refused:
+        raise fail(f"{look.refused} of {len(asked)} not looked at: see above")
 
 
 def _called(word: str, options: ModelOptions) -> str:
@@ -104,15 +108,42 @@ def _called(word: str, options: ModelOptions) -> str:
     return Path(word).stem if word.endswith(".onnx") and "=" not in word else options.name
 
 
-def looked(options: ModelOptions, paths: list[Path]) -> Iterator[tuple[Path, Picture, dict[str, Any]]]:
-    """Each path, its picture, and the result body. Raises WorkersError."""
-    runner = Runner.load(options, options.engine_threads or cores())
-    runner.warm_up()
-    if advice := runner.advice():
-        typer.echo(advice, err=True)
-    for path in paths:
-        picture = image.load(path)
-        yield path, picture, runner.look(picture)
+class Look:
+    """Looks at one picture after another with the model of `options`, tells what is found, and draws it into `folder`
+    (None: nowhere) under the name of `called`. `refused` counts what could not be looked at.
+
+    Raises WorkersError where the model cannot be loaded.
+    """
+
+    def __init__(self, options: ModelOptions, called: str, folder: Path | None, as_json: bool) -> None:
+        self.refused = 0
+        self._name = options.name
+        self._called = called
+        self._folder = folder
+        self._as_json = as_json
+        self._runner = Runner.load(options, options.engine_threads or cores())
+        self._runner.warm_up()
+        if advice := self._runner.advice():
+            typer.echo(advice, err=True)
+
+    def __call__(self, number: int, subject: Subject) -> None:
+        """Picture `number`. Raises EngineError, and OSError where what was found cannot be drawn."""
+        path, problem = subject.path, subject.problem
+        try:
+            picture = None if problem else image.load(path)
+            body = None if picture is None else self._runner.look(picture)
+        except ImageError as error:
+            problem = error.detail
+        except OutputError as error:
+            problem = f"{path}: {error}"
+        if problem or picture is None or body is None:
+            self.refused += 1
+            typer.echo(problem, err=True)
+            return
+        drawn = None if self._folder is None else self._folder / f"{self._called}-{number}-{path.stem}.jpg"
+        if drawn is not None:
+            draw(drawn, picture, {"camera": self._name, "seq": path.name, "results": {self._name: body}})
+        _tell(path, body, drawn, self._as_json)
 
 
 def draw(path: Path, picture: Picture, frame: dict[str, Any]) -> None:
