@@ -293,7 +293,13 @@ def test_import_says_what_is_wrong(words: tuple[str, ...], told: str, code: int,
 
 def test_import_of_an_onnx_file_listed_and_looked_with(tmp_path: Path) -> None:
     store = ["--store", str(tmp_path / "store")]
-    assert workers_command("models", *store).returncode == 0, "a folder that is not there yet"
+    nowhere = workers_command("models", *store)
+    assert nowhere.returncode == 0 and "demo-det" in nowhere.stdout, "a folder that is not there yet"
+    assert f"{tmp_path / 'store'}: there is no such folder" in nowhere.stderr
+    assert f"  workers import FILE.onnx --store {tmp_path / 'store'}\n" in nowhere.stderr
+    (tmp_path / "store").mkdir()
+    empty = workers_command("models", *store, "--json")
+    assert "no model in it" in empty.stderr and json.loads(empty.stdout)
     source, picture = tmp_path / "Spots.onnx", tmp_path / "spot.png"
     workers_command("tiny", str(source))
     shot = np.full((480, 640, 3), 60, np.uint8)
@@ -395,7 +401,9 @@ def test_describe_makes_a_classifier_self_sufficient(testdata: Path, tmp_path: P
     assert json.loads(told.stdout)["classes"][0]["name"] == "Egyptian cat"
 
 
-@pytest.mark.parametrize("command", [[], ["start"], ["check"], ["tiny"], ["describe"], ["import"], ["models"]], ids=str)
+@pytest.mark.parametrize(
+    "command", [[], ["start"], ["check"], ["tiny"], ["describe"], ["import"], ["models"], ["remove"]], ids=str
+)
 def test_help_has_examples(command: list[str]) -> None:
     ended = workers_command(*command, "--help")
     assert ended.returncode == 0

@@ -15,7 +15,7 @@ from broker.ending import when_asked_to_end
 from broker.keyring import BrokerKey, KeyOption, Keyring
 from broker.keys import KeysError
 from broker.line import Line
-from workers import check, heap, importer, listing, operate
+from workers import check, heap, importer, listing, operate, removal
 from workers.arguments import fail, failed, hints_of, line_of
 from workers.errors import UsageError, WorkersError
 from workers.flags import (
@@ -47,6 +47,7 @@ app.command("stop")(operate.stop)
 app.command("check")(check.check)
 app.command("import")(importer.bring)
 app.command("models")(listing.models)
+app.command("remove")(removal.remove)
 app.command("zoo")(command.zoo)
 app.command("quantise")(precision.quantise)
 logger = log.get("workers")

@@ -36,11 +36,10 @@ def models(
     rows = list(listed(folder))
     kept = {row["name"] for row in rows}
     rows += [row for row in listed(shipped.FOLDER) if row["name"] not in kept]
+    if not kept:
+        typer.echo(_nothing_in(folder, "" if store is None else f" --store {store}"), err=True)
     if as_json:
         typer.echo(json.dumps(rows))
-        return
-    if not rows:
-        typer.echo(f"{folder}: no models; workers import FILE.onnx brings one, workers zoo builds one")
         return
     console = Console()
     # Into a pipe or a file nothing is cut; a terminal has as much of where a model is from as fits.
@@ -49,6 +48,16 @@ def models(
         note = row.get("error") or row["max_batch_reason"]
         if note:
             typer.echo(f"{row['name']}: {note}")
+
+
+def _nothing_in(folder: Path, more: str) -> str:
+    """That the folder has no model, and how it gets one; `more`: what the command must say besides."""
+    found = "no model in it" if folder.is_dir() else "there is no such folder"
+    return (
+        f"{folder}: {found}; what follows comes with the package. To fill it:\n"
+        f"  workers import FILE.onnx{more}\n"
+        f"  workers zoo ARCHITECTURE --weights random{more}  # for trials"
+    )
 
 
 def listed(store: Path) -> Iterator[dict[str, Any]]:
