@@ -247,10 +247,14 @@ class BrokerServer:
         return True
 
     def _hears(self, identity: bytes, first: zmq.Frame) -> bool:
-        """Not the READYs of who sends too many of them: thousands a second, decoded, are time that the line lacks."""
-        if len(first) != 1 or first.bytes != wire.Ready.TYPE:
+        """Not the READYs and BEATs of who sends too many of them: thousands a second, decoded, are time that the line
+        lacks."""
+        if len(first) != 1:
             return True
-        return self.router.dispatcher.registrar.hears(time.monotonic(), identity)
+        kind, registrar = first.bytes, self.router.dispatcher.registrar
+        if kind == wire.Ready.TYPE:
+            return registrar.hears(time.monotonic(), identity)
+        return kind != wire.Beat.TYPE or registrar.heeds(time.monotonic(), identity)
 
     def _from_worker(self, identity: bytes, message: Any, _: list[zmq.Frame], public: str) -> None:
         if public and type(message) is wire.Ready:
