@@ -58,7 +58,7 @@ class RecorderServer:
     MB; `keep`: verdicts whose pictures are stored. `context`: to share over inproc; a ZAP handler in it is asked about
     `pictures` as well (domain `plain`). `gate` asks consumers for a key, `broker` and `join` are what those ask
     for; `reread`: the line file, whose keys hold when it changed. Verdicts lost on the live stream are asked for again.
-    `notifier`: who is told that the loop goes round.
+    `notifier`: who is told that the loop goes round, and after each message: a slow disk is no standstill.
     """
 
     def __init__(
@@ -159,14 +159,14 @@ class RecorderServer:
         self._poller.poll(LONGEST_WAIT)
         self._notifier.alive(time.monotonic())
         self._renew_keys()
-        for segments in _waiting(self._copies, BURST["copies"]):
+        for segments in self._waiting(self._copies, BURST["copies"]):
             self._checked(self._take_copy, segments)
         for _ in self._monitor.events():  # before what came over the new connection
             self._missed.connected()
-        for segments in _waiting(self._live, BURST["live"]):
+        for segments in self._waiting(self._live, BURST["live"]):
             self._checked(self._take_verdict, segments)
         self._catch_up(time.monotonic())
-        for segments in _waiting(self._pictures, BURST["pictures"]):
+        for segments in self._waiting(self._pictures, BURST["pictures"]):
             if self._gate is None or self._gate.who(self._pictures, segments[0]) is not None:
                 self._checked(self._answer, segments)
 
@@ -177,7 +177,18 @@ class RecorderServer:
         self._gate.renew(line.security if line is not None else None)
         self._gate.tend()
 
+    def _waiting(self, socket: zmq.Socket[bytes], most: int) -> Iterator[list[zmq.Frame]]:
+        """What has come, up to a bound, and no more once `stop` was asked for: the disk may take long for each."""
+        for _ in range(most):
+            if self._should_stop.is_set():
+                return
+            try:
+                yield socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+
     def _checked(self, handle: Any, given: Any) -> None:
+        self._notifier.alive(time.monotonic())
         try:
             handle(given)
         except WireError as error:
@@ -215,6 +226,8 @@ class RecorderServer:
                     "verdicts are lost: the ledger was replaced, or has deleted them", oldest_seq=message.oldest
                 )
             for entry in self._missed.answered(message, now):
+                if self._should_stop.is_set():
+                    return
                 self.counts["verdicts_caught_up_total",] += 1
                 self._checked(self._judge, entry.body)
         if self._missed.overdue(now):
@@ -236,14 +249,6 @@ class RecorderServer:
             self._pictures.send_multipart([identity, *wire.encode(answer), payload], zmq.NOBLOCK, copy=False)
         except zmq.Again:
             self.counts["undelivered_total", "Picture", "full"] += 1
-
-
-def _waiting(socket: zmq.Socket[bytes], most: int) -> Iterator[list[zmq.Frame]]:
-    for _ in range(most):
-        try:
-            yield socket.recv_multipart(zmq.NOBLOCK, copy=False)
-        except zmq.Again:
-            return
 
 
 def _message(segments: list[zmq.Frame], kind: type[Message]) -> Any:
