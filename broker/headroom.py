@@ -26,7 +26,8 @@ def owed(db: sqlite3.Connection, path: Path) -> int:
         size = path.stat().st_size
     except OSError:
         return 0
-    return max(0, one(db, "PRAGMA page_count") * one(db, "PRAGMA page_size") - size)
+    pages: int = one(db, "PRAGMA page_count")
+    return max(0, pages * int(one(db, "PRAGMA page_size")) - size)
 
 
 def check_commit(db: sqlite3.Connection, path: Path, size: int) -> None:
