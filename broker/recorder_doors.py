@@ -13,6 +13,7 @@ from broker.curve import Credentials
 from broker.gallery import Counts
 from broker.gate import Gate, guarded
 from broker.inquiry import Inquiry
+from broker.keepalive import keep_alive
 from broker.redial import keep_trying
 from broker.socket_monitor import SocketMonitor
 
@@ -105,6 +106,7 @@ class RecorderDoors:
         self.pictures.setsockopt(zmq.SNDHWM, PICTURES_WAITING)
         self.pictures.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)
         self.pictures.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+        keep_alive(self.pictures)
         guarded(self._gate, self.pictures, endpoint, "pictures")
         self.pictures.bind(endpoint)
         if self._gate is not None:

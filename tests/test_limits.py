@@ -174,7 +174,7 @@ def test_a_bucket_is_refilled_by_time_up_to_its_burst() -> None:
 
 
 def is_cut_off(endpoint: str, kind: bytes, size: int = 1 << 30) -> bool:
-    """Whether a peer that announces a segment of `size` bytes loses its connection, before its heartbeat is missed."""
+    """Whether a peer that announces a segment of `size` bytes loses its connection."""
     with zmtp.connect(endpoint, 3.0) as connection:
         connection.sendall(zmtp.GREETING + zmtp.ready(kind) + b"\x02" + size.to_bytes(8) + b"begin")
         try:

@@ -85,9 +85,6 @@ def parts(frontend: str, backend: str, seconds: float) -> str:
     sent = 0
     for _ in _until(seconds):
         for connection in connections:
-            with contextlib.suppress(OSError):
-                if zmtp.PING in connection.recv(4096):
-                    left[connection] += zmtp.PONG
             if sent < PARTS_BYTES:
                 left[connection] = left[connection] or chunk
             with contextlib.suppress(OSError):
