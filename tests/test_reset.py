@@ -1,4 +1,4 @@
-"""A peer goes at once while what it sent waits unread, in a process of its own: libzmq may abort on that (`keepalive`)."""
+"""A peer goes at once while what it sent waits unread: libzmq may abort its process on that (`broker.keepalive`)."""
 
 from __future__ import annotations
 
