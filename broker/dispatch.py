@@ -92,8 +92,7 @@ class Dispatcher:
         for beat in message.sessions:
             known = self.roster.sessions.get(beat.session)
             if known is None:
-                reason = self.roster.over.get(beat.session, "unknown_session")
-                self.outbox.to_workers.append((identity, Void(session=beat.session, reason=reason)))
+                self.registrar.unknown(now, identity, beat.session)
             elif known.worker is worker:
                 known.beat(beat)
 

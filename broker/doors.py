@@ -14,6 +14,7 @@ import zmq.backend
 
 from broker import curve
 from broker.gate import Gate, guarded
+from broker.keepalive import keep_alive
 from broker.line import Line
 from broker.roster import Session
 from broker.security import session_door
@@ -91,8 +92,7 @@ class Doors:
         socket.linger = 0
         socket.maxmsgsize = most
         socket.handshake_ivl = 2000
-        socket.heartbeat_ivl = 1000
-        socket.heartbeat_timeout = 3000
+        keep_alive(socket)
         return socket
 
     def _bind(self, kind: int, door: str, most: int) -> Socket:

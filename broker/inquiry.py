@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import zmq
 
-from broker import curve, patience, wire
+from broker import curve, wire
 from broker.curve import Credentials
 from broker.redial import keep_trying
 from broker.turn import Counts
@@ -73,7 +73,6 @@ class Inquiry:
         socket = self._socket = self._context.socket(zmq.DEALER)
         socket.linger = 0
         keep_trying(socket)
-        socket.heartbeat_timeout = round(1000 * patience.MOST)  # a page that is coming in holds up the answer to a ping
         curve.call(socket, self._endpoint, self._credentials)
         socket.connect(self._endpoint)
         self._poller.register(socket, zmq.POLLIN)

@@ -11,6 +11,7 @@ import zmq
 from broker import curve, wire
 from broker.curve import Credentials
 from broker.gate import Gate, guarded
+from broker.keepalive import keep_alive
 from broker.redial import keep_trying
 from broker.turn import Counts
 from broker.wire import Message, Since, WireError
@@ -176,6 +177,7 @@ class JoinDoors:
 
     def _bind(self, socket: zmq.Socket[bytes], endpoint: str, door: str) -> None:
         socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+        keep_alive(socket)
         guarded(self._gate, socket, endpoint, door)
         socket.bind(endpoint)
 

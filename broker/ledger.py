@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
-from broker import ledger_file, leftovers, lookup, purge, schema
+from broker import headroom, ledger_file, leftovers, lookup, purge, schema
 from broker.checkpointer import Checkpointer
 from broker.ledger_file import BUSY, LedgerError, LedgerFull
 from broker.purged import Purged
@@ -84,6 +84,8 @@ class Ledger:
         filed: list[str] = []
         if not any(getattr(rows, name) for name in (*schema.WRITES, "late_results")):
             return filed
+        with self._read() as db, self._in_time():
+            headroom.check_commit(db, self.path, rows.size)
         with self._transaction() as db:
             for name, statement in schema.WRITES.items():
                 if values := getattr(rows, name):
@@ -98,6 +100,8 @@ class Ledger:
     def step(self, step: Step) -> Purged:
         """Do a step of retention, whole or not at all. It is flushed with the next commit: a deletion that a power cut
         undoes is done again."""
+        with self._read() as db, self._in_time():
+            headroom.check_deletion(db, self.path)
         with self._read() as db, ledger_file.in_passing(db):
             if isinstance(step, Shrink):
                 purged = purge.shrink(db, step.pages)
@@ -195,6 +199,16 @@ class Ledger:
             raise LedgerError(f"{self.path}: the ledger is not open")
         with ledger_file.translated(self.path):
             yield self._db
+
+    @contextlib.contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """A write that is refused waits for the log to be moved."""
+        try:
+            yield
+        except LedgerFull:
+            if self._checkpointer is not None:
+                self._checkpointer.wrote()
+            raise
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

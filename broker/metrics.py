@@ -34,6 +34,7 @@ CATALOGUE: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "late_total": ("Answers that came after their deadline.", ("model",)),
     "repeated_answers_total": ("Answers to what had been answered.", ("model",)),
     "unasked_total": ("Answers to what nobody asked.", ("kind",)),
+    "unanswered_total": ("What peers asked too often to be answered each time.", ("kind",)),
     "stale_total": ("Messages that were meant for an earlier broker, or came on an earlier connection.", ("kind",)),
     "sessions_lost_total": ("Sessions that ended, by reason.", ("model", "reason")),
     "undelivered_total": ("Messages whose receiver was gone or full.", ("message", "reason")),

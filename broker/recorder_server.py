@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import Counter
@@ -14,24 +13,19 @@ import msgspec
 import zmq
 from msgspec import Struct
 
-from broker import curve, log, wire
+from broker import log, wire
 from broker.curve import Credentials
-from broker.gate import Gate, guarded
-from broker.inquiry import Inquiry
+from broker.gallery import Counts
+from broker.gate import Gate
 from broker.missed import Missed
 from broker.notifier import Notifier
-from broker.recorder import Counts, Recorder
-from broker.redial import keep_trying
+from broker.recorder import Recorder
+from broker.recorder_doors import Context, RecorderDoors
 from broker.rereading import Rereading
-from broker.socket_monitor import SocketMonitor
 from broker.wire import Ask, Copy, Gone, Key, Message, Picture, Published, Verdict, WireError
 
 logger = log.get(__name__)
 
-Context = zmq.Context[zmq.Socket[bytes]]
-
-#: Copies that wait in front of the recorder; the broker drops what comes on top of them.
-COPIES_WAITING: Final = 8
 #: Messages that one turn takes from each socket.
 BURST: Final = {"copies": 16, "live": 1024, "pictures": 16}
 #: Longest wait for a message in milliseconds: `stop` is noticed within it.
@@ -58,7 +52,7 @@ class RecorderServer:
     MB; `keep`: verdicts whose pictures are stored. `context`: to share over inproc; a ZAP handler in it is asked about
     `pictures` as well (domain `plain`). `gate` asks consumers for a key, `broker` and `join` are what those ask
     for; `reread`: the line file, whose keys hold when it changed. Verdicts lost on the live stream are asked for again.
-    `notifier`: who is told that the loop goes round.
+    `notifier`: who is told that the loop goes round, and after each message: a slow disk is no standstill.
     """
 
     def __init__(
@@ -80,17 +74,14 @@ class RecorderServer:
         notifier: Notifier | None = None,
     ) -> None:
         self._gate = gate
-        self._broker = broker
-        self._join = join
         self._reread = reread
         self.counts: Counts = Counter()
         self.ready = threading.Event()
-        self._endpoints = copies, live, pictures
         self._folder = folder
-        self._context = context
+        self._pictures_at = pictures
+        self._doors = RecorderDoors(copies, live, catchup, pictures, context, self.counts, gate, broker, join)
         self._recorder = Recorder(folder, memory << 20, disk << 20, keep, self.counts)
         self._missed = Missed()
-        self._inquiry = Inquiry(catchup, self.counts, join)
         self._notifier = notifier or Notifier()
         self._should_stop = threading.Event()
 
@@ -102,9 +93,10 @@ class RecorderServer:
         """Serve until `stop`. Raises OSError when the folder cannot be used, zmq.ZMQError when the endpoint cannot be
         bound, GateError when the gate has failed."""
         self._recorder.load()
-        with contextlib.ExitStack() as stack:
-            self._open(stack)
-            logger.info("recorder open", folder=str(self._folder), pictures=self._endpoints[2])
+        with self._doors:
+            if not self._doors.tells_of_connections:
+                self._missed.connected()
+            logger.info("recorder open", folder=str(self._folder), pictures=self._pictures_at)
             self.ready.set()
             self._notifier.ready(time.monotonic())
             while not self._should_stop.is_set():
@@ -116,58 +108,20 @@ class RecorderServer:
         denied = self._gate.samples() if self._gate is not None else {}
         return {**self.counts, **self._recorder.gauges(), **denied}
 
-    def _open(self, stack: contextlib.ExitStack) -> None:
-        context = self._context or stack.enter_context(zmq.Context())
-        copies, live, pictures = self._endpoints
-        self._pictures = stack.enter_context(context.socket(zmq.ROUTER))
-        if self._gate is not None:  # after the door, for it closes before it
-            stack.callback(self._gate.close)
-            self._gate.open(context)
-        self._pictures.setsockopt(zmq.LINGER, 0)
-        self._pictures.setsockopt(zmq.SNDHWM, 16)
-        self._pictures.setsockopt(zmq.MAXMSGSIZE, wire.HEADER_LIMIT)
-        self._pictures.setsockopt(zmq.HANDSHAKE_IVL, 2000)
-        guarded(self._gate, self._pictures, pictures, "pictures")
-        self._pictures.bind(pictures)
-        self._copies = stack.enter_context(context.socket(zmq.PULL))
-        self._copies.setsockopt(zmq.RCVHWM, COPIES_WAITING)
-        keep_trying(self._copies)
-        curve.call(self._copies, copies, self._broker)
-        self._copies.connect(copies)
-        self._live = stack.enter_context(context.socket(zmq.SUB))
-        self._live.setsockopt(zmq.RCVHWM, 10_000)
-        self._live.subscribe(b"frame/")
-        keep_trying(self._live)
-        curve.call(self._live, live, self._join)
-        self._monitor = SocketMonitor(self._live, live, zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        stack.callback(self._monitor.close)
-        self._monitor.open()
-        self._live.connect(live)
-        self._poller = zmq.Poller()
-        for socket in (self._copies, self._live, self._pictures):
-            self._poller.register(socket, zmq.POLLIN)
-        if self._gate is not None:
-            self._gate.watch(self._poller)
-        if self._monitor.pair is not None:
-            self._poller.register(self._monitor.pair, zmq.POLLIN)
-        else:  # over inproc nobody tells of connections
-            self._missed.connected()
-        stack.callback(self._inquiry.close)
-        self._inquiry.open(context, self._poller)
-
     def _turn(self) -> None:
-        self._poller.poll(LONGEST_WAIT)
+        doors = self._doors
+        doors.wait(LONGEST_WAIT)
         self._notifier.alive(time.monotonic())
         self._renew_keys()
-        for segments in _waiting(self._copies, BURST["copies"]):
+        for segments in self._waiting(doors.copies, BURST["copies"]):
             self._checked(self._take_copy, segments)
-        for _ in self._monitor.events():  # before what came over the new connection
+        for _ in doors.connections():  # before what came over the new connection
             self._missed.connected()
-        for segments in _waiting(self._live, BURST["live"]):
+        for segments in self._waiting(doors.live, BURST["live"]):
             self._checked(self._take_verdict, segments)
         self._catch_up(time.monotonic())
-        for segments in _waiting(self._pictures, BURST["pictures"]):
-            if self._gate is None or self._gate.who(self._pictures, segments[0]) is not None:
+        for segments in self._waiting(doors.pictures, BURST["pictures"]):
+            if self._gate is None or self._gate.who(doors.pictures, segments[0]) is not None:
                 self._checked(self._answer, segments)
 
     def _renew_keys(self) -> None:
@@ -177,7 +131,18 @@ class RecorderServer:
         self._gate.renew(line.security if line is not None else None)
         self._gate.tend()
 
+    def _waiting(self, socket: zmq.Socket[bytes], most: int) -> Iterator[list[zmq.Frame]]:
+        """What has come, up to a bound, and no more once `stop` was asked for: the disk may take long for each."""
+        for _ in range(most):
+            if self._should_stop.is_set():
+                return
+            try:
+                yield socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+
     def _checked(self, handle: Any, given: Any) -> None:
+        self._notifier.alive(time.monotonic())  # the disk may take seconds for each
         try:
             handle(given)
         except WireError as error:
@@ -208,20 +173,22 @@ class RecorderServer:
 
     def _catch_up(self, now: float) -> None:
         """Ask for the verdicts that did not come, and take those that were asked for."""
-        for message in self._inquiry.answers():
+        for message in self._doors.inquiry.answers():
             if isinstance(message, Gone):
                 self.counts["verdicts_gone_total",] += 1
                 logger.warning(
                     "verdicts are lost: the ledger was replaced, or has deleted them", oldest_seq=message.oldest
                 )
             for entry in self._missed.answered(message, now):
+                if self._should_stop.is_set():
+                    return
                 self.counts["verdicts_caught_up_total",] += 1
                 self._checked(self._judge, entry.body)
         if self._missed.overdue(now):
-            self._inquiry.renew()
+            self._doors.inquiry.renew()
         question = self._missed.question(now)
         if question is not None:
-            self._inquiry.ask(question)
+            self._doors.inquiry.ask(question)
 
     def _answer(self, segments: list[zmq.Frame]) -> None:
         identity, *rest = segments
@@ -233,17 +200,9 @@ class RecorderServer:
             encoding, shape, stride, payload = shown
             answer = Picture(key=ask.key, found=True, encoding=encoding, shape=shape, stride=stride)
         try:
-            self._pictures.send_multipart([identity, *wire.encode(answer), payload], zmq.NOBLOCK, copy=False)
+            self._doors.pictures.send_multipart([identity, *wire.encode(answer), payload], zmq.NOBLOCK, copy=False)
         except zmq.Again:
             self.counts["undelivered_total", "Picture", "full"] += 1
-
-
-def _waiting(socket: zmq.Socket[bytes], most: int) -> Iterator[list[zmq.Frame]]:
-    for _ in range(most):
-        try:
-            yield socket.recv_multipart(zmq.NOBLOCK, copy=False)
-        except zmq.Again:
-            return
 
 
 def _message(segments: list[zmq.Frame], kind: type[Message]) -> Any:

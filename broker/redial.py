@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import zmq
 
+from broker.keepalive import keep_alive
+
 #: Milliseconds after which a connection that broke is tried again, at first and at most: a new broker is found at once.
 RECONNECT_IVL: Final = 30
 RECONNECT_IVL_MAX: Final = 150
@@ -14,10 +16,6 @@ RECONNECT_IVL_MAX: Final = 150
 CONNECT_TIMEOUT: Final = 1000
 #: Milliseconds that a peer which took the connection has to greet; libzmq's own patience is half a minute.
 HANDSHAKE_IVL: Final = 2000
-#: Milliseconds between two heartbeats, and until the answer to one. Without them who only receives never notices that a
-#: link has died without a word (a cable, a firewall that forgot it). A message that takes longer never arrives.
-HEARTBEAT_IVL: Final = 1000
-HEARTBEAT_TIMEOUT: Final = 3000
 
 
 def keep_trying(socket: zmq.Socket[Any]) -> None:
@@ -26,5 +24,4 @@ def keep_trying(socket: zmq.Socket[Any]) -> None:
     socket.reconnect_ivl_max = RECONNECT_IVL_MAX
     socket.connect_timeout = CONNECT_TIMEOUT
     socket.handshake_ivl = HANDSHAKE_IVL
-    socket.heartbeat_ivl = HEARTBEAT_IVL
-    socket.heartbeat_timeout = HEARTBEAT_TIMEOUT
+    keep_alive(socket)

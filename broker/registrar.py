@@ -1,4 +1,4 @@
-"""Who becomes a session: which READYs are looked at, and which are refused, and how often."""
+"""Who becomes a session, and who is told that it is none: which READYs and BEATs are looked at, and how often."""
 
 from __future__ import annotations
 
@@ -64,6 +64,14 @@ class Registrar:
             self.throttle.shut(now, identity)
         return False
 
+    def heeds(self, now: float, identity: bytes) -> bool:
+        """Whether to decode a BEAT of this peer; counted if not: it has no session, and was told so too often. Unlike
+        with READYs the rest of it is heard, for a worker that lost its sessions registers anew."""
+        if self.throttle.has_void(now, identity) or self.roster.knows(identity):
+            return True
+        self.counts["refused_total", "too_often"] += 1
+        return False
+
     def ready(self, now: float, identity: bytes, message: Ready) -> None:
         """Register a session; READY is repeated until ENDPOINT arrives, so a known one is only told again."""
         known = self.roster.sessions.get(message.session)
@@ -87,6 +95,14 @@ class Registrar:
         backlog.sessions[session.id] = session
         backlog.classes = frozenset(message.classes)
         self.outbox.opened.append(session)
+
+    def unknown(self, now: float, identity: bytes, session: str) -> None:
+        """A BEAT names a session that is none: its peer is told, or it is counted. A worker names it again in 0.1 s."""
+        if not self.throttle.take_void(now, identity):
+            self.counts["unanswered_total", "beat"] += 1
+            return
+        reason = self.roster.over.get(session, "unknown_session")
+        self.outbox.to_workers.append((identity, Void(session=session, reason=reason)))
 
     def connected(self, session: Session) -> None:
         """Its worker has come."""

@@ -48,6 +48,9 @@ LOG_MOST: Final = 64 << 20
 #: Seconds for which a boot that was cut is kept, for its camera may come back in it; beyond `Keep.seconds` where only
 #: these limit the ledger.
 CUT_FOR: Final = 86400.0
+#: Bytes of free pages with which a full disk is no reason to delete more: it is the log that has no room, for it cannot
+#: be moved while someone reads.
+SPARE: Final = 8 << 20
 #: Seconds after which a disk that was full is tried again.
 FULL_FOR: Final = 600.0
 
@@ -165,7 +168,8 @@ class Retention:
         """The disk has no room for more. True: what is oldest will make some."""
         if self._keep.for_ever:
             return False
-        self._ceiling = min(holding.used, self._ceiling or holding.used)
+        if self._ceiling is None or holding.free * holding.page < SPARE:
+            self._ceiling = min(holding.used, self._ceiling or holding.used)
         self._ceiling_until = now + FULL_FOR
         self._next = now
         return True

@@ -1,4 +1,4 @@
-"""How often each peer may ask to be registered. Who asks more often is not listened to for a while."""
+"""How often each peer may ask to be registered, and is told that it is not. Who asks too often is not listened to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Final
 
 from broker.bucket import Bucket
 
-#: READYs of one connection in a second, and at once. A process with 64 sessions that nobody answers sends 256 a second;
-#: more than 50 sessions a second are registered of nobody.
+#: READYs of one connection in a second, and at once, and as many VOIDs for what its BEATs name and the broker does not
+#: have. A process with 64 sessions that nobody answers sends 256 READYs a second; more than 50 sessions a second are
+#: registered of nobody.
 RATE: Final = 20.0
 BURST: Final = 256.0
 #: Seconds in which a peer is not listened to that is over it, and has no session.
@@ -21,10 +22,11 @@ PEERS: Final = 4096
 
 
 class _Peer:
-    __slots__ = ("bucket", "penalty", "proven", "punished_until", "shut_until", "suspect")
+    __slots__ = ("penalty", "proven", "punished_until", "readys", "shut_until", "suspect", "voids")
 
     def __init__(self) -> None:
-        self.bucket = Bucket(RATE, BURST)
+        self.readys = Bucket(RATE, BURST)
+        self.voids = Bucket(RATE, BURST)
         self.shut_until = 0.0
         self.punished_until = 0.0
         self.penalty = PENALTY
@@ -49,7 +51,16 @@ class Throttle:
     def take(self, now: float, identity: bytes) -> bool:
         """Whether a READY of this peer is to be decoded."""
         peer = self._of(identity)
-        return now >= peer.punished_until and peer.bucket.take(now)
+        return now >= peer.punished_until and peer.readys.take(now)
+
+    def has_void(self, now: float, identity: bytes) -> bool:
+        """Whether `take_void` would say so; nothing is taken."""
+        peer = self._peers.get(identity)
+        return peer is None or peer.voids.left(now) >= 1.0
+
+    def take_void(self, now: float, identity: bytes) -> bool:
+        """Whether this peer is to be told of one more session that there is none."""
+        return self._of(identity).voids.take(now)
 
     def shut(self, now: float, identity: bytes) -> None:
         """It has no session, and sends too much: for a while do not listen to it."""

@@ -14,8 +14,6 @@ from clients.errors import EndpointError
 
 #: Messages that wait to be read, unless more are asked for: ZeroMQ's own number.
 AS_USUAL: Final = 1000
-#: Seconds of silence that a connection lives through, unless more are asked for.
-SILENCE: Final = 3.0
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -26,10 +24,8 @@ def connected(
     endpoint: str,
     credentials: Credentials | None,
     waiting: int = AS_USUAL,
-    silence: float = SILENCE,
 ) -> zmq.Socket[bytes]:
-    """A new socket that calls on `endpoint`, again and again. `waiting`: messages that wait to be read at most;
-    `silence`: seconds after which a connection over which nothing comes, no answer to a ping either, is given up.
+    """A new socket that calls on `endpoint`, again and again. `waiting`: messages that wait to be read at most.
 
     Raises EndpointError where `endpoint` is no address.
     """
@@ -37,7 +33,6 @@ def connected(
     socket.linger = 0
     socket.rcvhwm = waiting
     keep_trying(socket)
-    socket.heartbeat_timeout = round(1000 * silence)
     try:
         curve.call(socket, endpoint, credentials)
         socket.connect(endpoint)

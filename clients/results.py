@@ -11,10 +11,10 @@ from typing import Final, Self
 import msgspec
 import zmq
 
-from broker import patience, wire
+from broker import wire
 from broker.curve import Credentials
 from broker.wire import Published, WireError
-from clients.connected import AS_USUAL, SILENCE, Context, connected, milliseconds
+from clients.connected import AS_USUAL, Context, connected, milliseconds
 from clients.cursor import Cursor, Position, Step
 from clients.joined import Joined, JoinedPart, MalformedResult, read
 from clients.past import Past
@@ -176,16 +176,16 @@ class Results:
         with contextlib.ExitStack() as stack:
             if self._context is None:
                 self._own = stack.enter_context(zmq.Context())
-            self._subscriber = stack.enter_context(self._connect(zmq.SUB, self.live, WAITING, SILENCE))
+            self._subscriber = stack.enter_context(self._connect(zmq.SUB, self.live, WAITING))
             for topic in self._topics or [""]:
                 self._subscriber.subscribe(topic)
             self._past.open()
             stack.callback(self._past.close)
             self._stack = stack.pop_all()
 
-    def _connect(self, kind: int, endpoint: str, waiting: int, silence: float) -> zmq.Socket[bytes]:
-        return connected(self._context or self._own, kind, endpoint, self._credentials, waiting, silence)
+    def _connect(self, kind: int, endpoint: str, waiting: int) -> zmq.Socket[bytes]:
+        return connected(self._context or self._own, kind, endpoint, self._credentials, waiting)
 
     def _call(self) -> zmq.Socket[bytes]:
-        """To ask for the past. While a page comes in, nothing else does, no answer to a ping either."""
-        return self._connect(zmq.DEALER, self.catchup, AS_USUAL, patience.MOST)
+        """To ask for the past."""
+        return self._connect(zmq.DEALER, self.catchup, AS_USUAL)

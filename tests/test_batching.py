@@ -29,6 +29,7 @@ from workers.errors import ModelError
 from workers.options import ModelOptions
 from workers.runner import Runner
 from workers.settings import Settings, settings
+from workers.trial import MOST
 
 CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "reshape": (
@@ -200,6 +201,18 @@ def test_a_fixed_batch_that_cannot_be_freed_is_kept_where_its_rows_are_pictures(
     # Rows that differ by their place, not only by their picture, are no answers in a batch.
     placed = bring(graph(JOINED, {"c": weights(4, 3), "w": weights(6, 2)}, [4, 2], batch=4), tmp_path / "placed")
     assert Runner.load(ModelOptions(name="m", source=placed.path, max_batch=9), 1).max_batch == 1
+
+
+@pytest.mark.parametrize(("batch", "most"), [(MOST, MOST), (MOST + 1, MOST)])
+def test_of_a_large_fixed_batch_as_many_are_tried_as_a_proof_has(batch: int, most: int, tmp_path: Path) -> None:
+    same = np.repeat(weights(1, 3), batch, axis=0)
+    found = bring(graph(JOINED, {"c": same, "w": weights(6, 2)}, [batch, 2], batch=batch), tmp_path)
+    said = settings(onnxfile.metadata(onnx.load(found.path)), "")
+    assert said.max_batch == most
+    assert said.reason.endswith(f"; proved with {MOST} of the {batch} that it takes") == (batch > MOST)
+    runner = Runner.load(ModelOptions(name="m", source=found.path, max_batch=256), 1)
+    alone = [answers(tmp_path / "small.onnx", pictures(most)[row : row + 1]) for row in range(most)]
+    np.testing.assert_allclose(runner.engine.infer(pictures(most))[0], np.concatenate(alone), rtol=0, atol=1e-6)
 
 
 def test_what_was_kept_once_is_tried_again(tmp_path: Path) -> None:

@@ -37,6 +37,19 @@ def feed(rig: Rig, first: int, count: int) -> None:
         rig.broker.until(lambda: len(rig.broker.unacked) < 20, f"frame {seq} of {first + count}")
 
 
+def until_refused(rig: Rig, first: int, count: int) -> int:
+    """Feed until the ledger could not be written for a while; returns the first seq that was not sent."""
+    assert rig.server is not None
+    items, counts = rig.broker.items, rig.server.counts
+    most = counts["ledger_failures_total",] + 3
+    for seq in range(first, first + count):
+        rig.broker.tell(items.expectation(key(seq), budget=600.0), items.outcome(key(seq), answer=LARGE))
+        rig.broker.until(lambda: len(rig.broker.unacked) < 20 or counts["ledger_failures_total",] > most)
+        if counts["ledger_failures_total",] > most:
+            return seq + 1
+    raise AssertionError("the disk has room for all")
+
+
 def sound(path: Path) -> bool:
     with contextlib.closing(sqlite3.connect(path)) as db:
         return bool(db.execute("PRAGMA integrity_check").fetchone() == ("ok",))
@@ -96,23 +109,16 @@ def test_a_disk_that_is_full(disk: Path, keep: Keep, context: Context, tmp_path:
     with contextlib.closing(rig):
         rig.open()
         assert rig.server is not None
-        server, items, frames = rig.server, rig.broker.items, 2000
+        frames = 2000
         rig.broker.until(lambda: keep is FOR_EVER or rig.disk.reserve.held)
 
-        def failed() -> bool:
-            return server.counts["ledger_failures_total",] > 3
-
         if keep is FOR_EVER:
-            with contextlib.suppress(AssertionError):
-                for seq in range(frames):
-                    rig.broker.tell(items.expectation(key(seq), budget=600.0), items.outcome(key(seq), answer=LARGE))
-                    rig.broker.until(lambda: len(rig.broker.unacked) < 20 or failed())
-                    assert not failed()
+            sent = until_refused(rig, 0, frames)
             told = report(rig.ledger)
             assert told["accepted"] < frames and told["joined"] == told["published"]
             ballast.unlink()
             rig.broker.settle()
-            frames = seq + 1
+            frames = sent
         else:
             feed(rig, 0, frames)
             rig.broker.settle()
@@ -121,4 +127,33 @@ def test_a_disk_that_is_full(disk: Path, keep: Keep, context: Context, tmp_path:
         rig.stop()
     counts = report(rig.ledger)
     assert (counts["accepted"], counts["joined"], counts["duplicates"], counts["unpublished"]) == (frames, frames, 0, 0)
+    assert sound(rig.ledger)
+
+
+def test_a_full_disk_while_someone_reads(disk: Path, context: Context, tmp_path: Path) -> None:
+    """The log cannot be moved, and grows until the disk is full; afterwards it must still fit into the file."""
+    rig = Rig(lambda name: f"inproc://{tmp_path.name}-{name}", context, disk / "ledger.sqlite")
+    rig.settings = {"keep": MONTHS}
+    with contextlib.closing(rig):
+        rig.open()
+        assert rig.server is not None
+        server = rig.server
+        rig.broker.until(lambda: rig.disk.reserve.held)
+        feed(rig, 0, 200)
+        with contextlib.closing(sqlite3.connect(rig.ledger, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM frames").fetchone()[0] > 0
+            until_refused(rig, 200, 1800)
+            stood = server.counts["ledger_failures_total",]
+            rig.broker.until(lambda: server.counts["ledger_failures_total",] > stood + 12)
+            told = report(rig.ledger)
+            assert told["deleted"]["frames"] < told["accepted"] / 2, "deleting makes no room in the log"
+        rig.broker.settle()
+        done = max(rig.frames()) + 1
+        feed(rig, done, 1000)
+        rig.broker.settle()
+        rig.broker.until(lambda: len(rig.frames()) == done + 1000, f"{len(rig.frames())} of {done + 1000}")
+        rig.stop()
+    counts = report(rig.ledger)
+    assert (counts["accepted"], counts["joined"], counts["duplicates"]) == (done + 1000, done + 1000, 0)
     assert sound(rig.ledger)

@@ -17,7 +17,7 @@ GROWTH = 64 << 20
 
 @pytest.mark.slow
 def test_a_besieged_broker_goes_on_and_does_not_grow() -> None:
-    for row in run(["half", "readies", "hellos"], seconds=1.0, rate=50.0):
+    for row in run(["half", "readies", "beats", "hellos"], seconds=1.0, rate=50.0):
         assert int(row.did.split()[0]) > 100, row
         assert row.under.rate > 0 and row.after.rate > 0, row
         assert max(row.under.memory, row.after.memory) - row.before.memory < GROWTH, row

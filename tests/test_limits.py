@@ -14,20 +14,21 @@ import psutil
 import pytest
 import zmq
 
-from broker import document, metrics, quarantine, recorder, wire
+from broker import document, gallery, metrics, quarantine, recorder, wire
 from broker import line as line_file
 from broker.admission import STRANGERS
 from broker.bucket import Bucket
 from broker.catchup import WAITING, CatchUp
+from broker.in_force import RELOAD_LIMIT, RELOADS_AT_ONCE
 from broker.join_server import JoinServer
 from broker.line import Limits, LineError
+from broker.log_budget import LINES_AT_ONCE
 from broker.memory import SLACK, Memory
 from broker.outbox import Outbox
 from broker.part import PartGate
 from broker.recorder_server import RecorderServer
 from broker.roster import LARGEST_WINDOW
 from broker.routing import Router
-from broker.server import LINES_AT_ONCE, RELOAD_LIMIT, RELOADS_AT_ONCE
 from broker.strays import LIMIT, PATIENCE, Strays
 from broker.wire import Since, WireError
 from clients.camera import Camera
@@ -173,7 +174,7 @@ def test_a_bucket_is_refilled_by_time_up_to_its_burst() -> None:
 
 
 def is_cut_off(endpoint: str, kind: bytes, size: int = 1 << 30) -> bool:
-    """Whether a peer that announces a segment of `size` bytes loses its connection, before its heartbeat is missed."""
+    """Whether a peer that announces a segment of `size` bytes loses its connection."""
     with zmtp.connect(endpoint, 3.0) as connection:
         connection.sendall(zmtp.GREETING + zmtp.ready(kind) + b"\x02" + size.to_bytes(8) + b"begin")
         try:
@@ -344,7 +345,7 @@ def test_verdicts_that_wait_for_their_picture_have_a_number(tmp_path: Path) -> N
 
 
 def test_pictures_on_disk_have_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "FILES", 3)
+    monkeypatch.setattr(gallery, "FILES", 3)
     one = recorder.Recorder(tmp_path, 1 << 20, 1 << 20, ("ng",), Counter())
     for seq in range(5):
         key = wire.Key("cam1", "9f3a61c07b2e", seq)

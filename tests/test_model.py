@@ -71,6 +71,20 @@ def test_segmenter_counts_its_coefficients() -> None:
     assert (model.task, len(model.names)) == ("segment", 80)
 
 
+@pytest.mark.parametrize(
+    ("key", "known"),
+    [
+        ("task", "detect, segment, classify; say --task"),
+        ("gongwei.fit", "letterbox, stretch, crop; say --fit"),
+        ("gongwei.layout", "yolov5, yolov8; say --layout"),
+        ("gongwei.weights", "random; make the file again"),
+        ("gongwei.precision", "fp32, fp16, int8; make it again"),
+    ],
+)
+def test_a_word_that_metadata_does_not_know_is_told_in_short(key: str, known: str) -> None:
+    refused(DETECTOR, match=rf"^m\.onnx: its metadata says {key} '{'x' * 80}'; known: {known}$", **{key: "x" * 9999})
+
+
 def test_detector_of_symbolic_rows_and_batch() -> None:
     assert described((None, None, 7), names="{0: 'good', 1: 'bad'}").names == ("good", "bad")
 

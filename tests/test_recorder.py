@@ -18,6 +18,7 @@ import zmq
 
 from broker import wire
 from broker.missed import AGAIN_AFTER, Missed
+from broker.notifier import Notifier
 from broker.patience import LEAST
 from broker.recorder import Recorder
 from broker.recorder_server import RecorderServer
@@ -215,7 +216,13 @@ def test_errors_of_the_disk_are_counted_and_stop_nothing(tmp_path: Path) -> None
 class Rig:
     """A recorder in a thread, between a broker's PUSH and a join's PUB."""
 
-    def __init__(self, endpoint: Callable[[str], str], context: Context, folder: Path) -> None:
+    def __init__(
+        self,
+        endpoint: Callable[[str], str],
+        context: Context,
+        folder: Path,
+        notifier: Notifier | None = None,
+    ) -> None:
         self.copies, self.live, self.asks = (
             context.socket(zmq.PUSH),
             context.socket(zmq.PUB),
@@ -231,7 +238,9 @@ class Rig:
         self.copies.bind(ends["copies"])
         self.live.bind(ends["live"])
         self.catchup.bind(ends["catchup"])
-        self.server = RecorderServer(folder=folder, memory=8, disk=8, keep=["ng"], context=context, **ends)
+        self.server = RecorderServer(
+            folder=folder, memory=8, disk=8, keep=["ng"], context=context, notifier=notifier, **ends
+        )
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
         assert self.server.ready.wait(PATIENCE)

@@ -195,6 +195,16 @@ def test_a_full_disk_is_a_limit_for_a_while() -> None:
     assert not isinstance(retention.decide(5.0 + FULL_FOR, WALL, holding(50), idle=False), Delete)
 
 
+def test_pages_that_are_free_in_a_full_disk_are_enough() -> None:
+    """Someone reads, so that the log grows: deleting again and again would leave nothing."""
+    retention = Retention(Keep(seconds=1e9))
+    many = holding(5000, 3000)
+    retention.disk_full(5.0, many._replace(free=0))
+    for turn in range(20):
+        retention.disk_full(6.0 + turn, many)
+        assert not isinstance(retention.decide(6.0 + turn, WALL, many, idle=True), Delete)
+
+
 # --- what is deleted, and what stays ---------------------------------------------------------------------------------
 
 

@@ -299,7 +299,7 @@ def test_a_reload_changes_later_frames_and_an_invalid_one_nothing(
     answer = operator.expect(wire.Reloaded)
     assert answer.errors == []
     assert answer.changes == ["models.seg: added"]
-    assert answer.digest == server.digest == line_file.digest(text + "\n[models.seg]\n")
+    assert answer.digest == server.in_force.digest == line_file.digest(text + "\n[models.seg]\n")
     assert join.expect(wire.LineText).digest == answer.digest
     for wrong in ("nonsense = [", text.replace('policy = "inspect"', 'policy = "inspekt"')):
         operator.send(wire.Reload(text=wrong))

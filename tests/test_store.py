@@ -30,18 +30,40 @@ def test_an_import_says_whether_it_may_replace(tmp_path: Path) -> None:
     bring(model, tmp_path, replace=True)
 
 
-def test_where_files_have_no_links_nothing_is_written_over_either(tmp_path: Path) -> None:
-    def none(part: Path, path: Path) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
+def no_links(part: Path, path: Path) -> None:
+    """As on FAT, and on some shares."""
+    raise PermissionError(errno.EPERM, "Operation not permitted")
 
+
+def test_where_files_have_no_links_nothing_is_written_over_either(tmp_path: Path) -> None:
     part, path = tmp_path / "m.part", tmp_path / "m.onnx"
     part.write_bytes(b"first")
-    store.publish(part, path, none)
+    store.publish(part, path, no_links)
     assert path.read_bytes() == b"first" and not part.exists()
     part.write_bytes(b"second")
     with pytest.raises(ModelError, match="is there already"):
-        store.publish(part, path, none)
+        store.publish(part, path, no_links)
     assert path.read_bytes() == b"first"
+
+
+def test_where_files_have_no_links_a_failure_leaves_no_empty_model(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    with pytest.raises(FileNotFoundError):
+        store.publish(tmp_path / "gone.part", path, no_links)
+    assert list(tmp_path.iterdir()) == []
+    part = tmp_path / "m.part"
+    part.write_bytes(b"model")
+    store.publish(part, path, no_links)
+    assert path.read_bytes() == b"model"
+
+
+def test_a_model_that_was_quicker_stays_where_files_have_no_links(tmp_path: Path) -> None:
+    """Another import's --replace, in the moment between taking the name and filling it."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"theirs")
+    with pytest.raises(FileNotFoundError):
+        store._fill(tmp_path / "gone.part", path)
+    assert path.read_bytes() == b"theirs"
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below"])

@@ -1,4 +1,4 @@
-"""READYs beyond their rate: who is not listened to, for how long, and that workers with many sessions never notice."""
+"""READYs and BEATs beyond their rate: who is not listened to, for how long, and that workers never notice."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from broker.registrar import REGISTRATIONS, REGISTRATIONS_AT_ONCE
 from broker.routing import Router
 from broker.throttle import BURST, PAUSE, PEERS, PENALTY, PENALTY_AT_MOST, RATE, Throttle
 from tests.peers import Context, Peer, beat, broker, make_line, ready
+from workers.control import BEAT
 from workers.registration import REPEAT
 
 Endpoint = Callable[[str], str]
@@ -35,6 +36,15 @@ def test_so_many_at_once_and_so_many_a_second() -> None:
     assert sum(throttle.take(10.0, b"a") for _ in range(1000)) == BURST
     assert sum(throttle.take(10.0 + tick / 1000, b"a") for tick in range(1, 4001)) == 4 * RATE
     assert throttle.take(14.0, b"b"), "each peer has its own"
+
+
+def test_voids_have_the_same_rate_and_take_nothing_from_readys() -> None:
+    throttle = Throttle()
+    assert throttle.has_void(10.0, b"a") and len(throttle) == 0, "asking remembers nobody"
+    assert sum(throttle.take_void(10.0, b"a") for _ in range(1000)) == BURST
+    assert not throttle.has_void(10.0, b"a") and throttle.take(10.0, b"a")
+    assert throttle.has_void(10.0, b"b") and throttle.has_void(10.0 + 1 / RATE, b"a")
+    assert sum(throttle.take_void(10.0 + tick / 1000, b"a") for tick in range(1, 4001)) == 4 * RATE
 
 
 def test_who_is_shut_is_listened_to_again_after_a_while() -> None:
@@ -187,6 +197,54 @@ def test_a_worker_comes_in_through_a_flood() -> None:
     assert one.counts["sessions_lost_total", "det", "no_beat"] < REGISTRATIONS_AT_ONCE + 50 * 10 / PENALTY, "few ports"
 
 
+def beaten(one: Router, now: float, identity: bytes, *sessions: str) -> list[str]:
+    """BEAT for these sessions as the server passes it on: the sessions that VOID came for."""
+    registrar = one.dispatcher.registrar
+    if registrar.ignores(now, identity) or not registrar.heeds(now, identity):
+        return []
+    beats = [entry for session in sessions for entry in beat("w", session).sessions]
+    one.from_worker(now, identity, wire.Beat(worker=identity.decode(), sessions=beats))
+    told = [message.session for to, message in one.outbox.to_workers if to == identity and type(message) is wire.Void]
+    one.outbox.clear()
+    return told
+
+
+def test_who_beats_for_sessions_that_are_none_is_told_so_often_and_the_rest_is_counted() -> None:
+    one = router()
+    assert sum(len(beaten(one, 100.0, b"h", "x", "y", "z")) for _ in range(1000)) == BURST
+    undecoded = one.counts["refused_total", "too_often"]
+    assert undecoded == 1000 - (BURST + 2) // 3
+    assert one.counts["unanswered_total", "beat"] == 3 * (1000 - undecoded) - BURST == 2
+    assert len(beaten(one, 100.5, b"h", *(f"x{number}" for number in range(1000)))) == RATE / 2
+    assert one.counts["unanswered_total", "beat"] == 2 + 1000 - RATE / 2
+    assert len(one.dispatcher.registrar.throttle) == 1
+
+
+def test_a_worker_that_lost_its_sessions_is_told_at_once_beside_a_flood() -> None:
+    """Its broker was started again; 50 peers beat for what nobody has, 1,000 times a second each."""
+    one, now = router(now=100.0), 100.0
+    hostile = [b"h%d" % peer for peer in range(50)]
+    lost = [f"s{number}" for number in range(64)]
+    said = 0
+    for _ in range(2000):
+        now += 0.001
+        said += sum(len(beaten(one, now, identity, "x")) for identity in hostile)
+    assert 50 * BURST <= said <= 50 * BURST + 50 * RATE * 2
+    assert beaten(one, now, b"w", *lost) == lost
+    assert beaten(one, now + 0.1, b"w", *lost) == lost, "those that were lost on their way"
+
+
+def test_who_was_told_too_often_is_heard_when_it_registers_and_then_its_beats_are() -> None:
+    one = router()
+    while beaten(one, 100.0, b"w", "x"):
+        pass
+    assert said(one, 100.0, b"w", ready("s1", worker="w"))
+    one.outbox.clear()
+    assert beaten(one, 100.3, b"w", "s1") == [] and beaten(one, 100.6, b"w", "s1") == []
+    one.dispatcher.check(100.7)
+    assert "s1" in one.dispatcher.roster.sessions, "it beats"
+
+
 # --- the server ------------------------------------------------------------------------------------------------------
 
 
@@ -215,8 +273,7 @@ def test_a_flood_of_readys_is_thrown_away_and_a_worker_serves_on(context: Contex
             end = time.monotonic() + 20
             while counts["refused_total", "too_often"] < 5000:
                 assert time.monotonic() < end, "all of it is looked at"
-                worker.send(beat("w1", "none"))
-                assert worker.expect(wire.Void, 10.0).reason == "unknown_session"
+                assert told(worker).reason == "unknown_session"
             answer = register(worker)
             assert answer.port
         finally:
@@ -225,6 +282,54 @@ def test_a_flood_of_readys_is_thrown_away_and_a_worker_serves_on(context: Contex
             worker.close()
         decoded = counts["refused_total", "not_msgpack"] + counts["refused_total", "header_invalid"]
         assert decoded < counts["refused_total", "too_often"] / 5
+
+
+def test_a_flood_of_beats_gets_few_answers_and_a_worker_its_own(context: Context, endpoint: Endpoint) -> None:
+    line = make_line(endpoint)
+    over = threading.Event()
+    answers = 0
+
+    def flood() -> None:
+        nonlocal answers
+        names = [f"x{number}" for number in range(16)]
+        sessions = [entry for name in names for entry in beat("x", name).sessions]
+        segments = wire.encode(wire.Beat(worker="x", sessions=sessions))
+        with context.socket(zmq.DEALER) as hostile:
+            hostile.linger = 0
+            hostile.connect(line.endpoints.backend)
+            while not over.is_set():
+                if hostile.poll(20, zmq.POLLOUT):
+                    hostile.send_multipart(segments, zmq.NOBLOCK)
+                while hostile.poll(0):
+                    hostile.recv_multipart()
+                    answers += 1
+
+    with broker(line, context) as server:
+        attack = threading.Thread(target=flood, daemon=True)
+        attack.start()
+        worker = Peer(context, zmq.DEALER, line.endpoints.backend)
+        try:
+            counts = server.router.counts
+            end = time.monotonic() + 20
+            while counts["refused_total", "too_often"] < 5000:
+                assert time.monotonic() < end, "all of it is answered"
+                assert told(worker).reason == "unknown_session"
+            assert register(worker).port
+        finally:
+            over.set()
+            attack.join(10)
+            worker.close()
+        assert counts["unanswered_total", "beat"] > 0
+        assert 0 < answers < counts["refused_total", "too_often"]
+
+
+def told(worker: Peer) -> Any:
+    """As a worker does whose session the broker has not: BEAT again until VOID comes."""
+    for _ in range(100):
+        worker.send(beat("w1", "none"))
+        if worker.socket.poll(round(BEAT * 1000)):
+            return worker.expect(wire.Void)
+    raise AssertionError("no VOID in 10 s")
 
 
 def register(worker: Peer) -> Any:

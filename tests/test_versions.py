@@ -176,7 +176,7 @@ def test_a_model_is_replaced_under_load_and_each_frame_is_answered_by_one_versio
         ):
             for number in range(frames):
                 if number == frames // 4:
-                    text = line.broker.text.replace('file = ""', 'file = "new.onnx"')
+                    text = line.broker.in_force.text.replace('file = ""', 'file = "new.onnx"')
                     operator.send(Reload(text=text, versions={"tiny": sha256(new)}))
                     assert operator.expect(wire.Reloaded).changes == ['models.tiny.file: "" -> "new.onnx"']
                     replacement, worker = worker_of(line, "new", new)

@@ -158,6 +158,28 @@ def test_the_strongest_are_the_first_of_a_stable_sort(scores: Array, count: int)
     assert yolo.strongest(scores, count).tolist() == expected
 
 
+def many_scores() -> dict[str, Array]:
+    """Such as a sample of them tells much about, and such as it deceives."""
+    random = np.random.default_rng(5)
+    number = np.arange(25_200)
+    scores = {
+        "random": random.random(25_200),
+        "with ties": random.integers(0, 40, 25_200),
+        "all equal": np.ones(25_200),
+        "falling": -number,
+        "high where the sample looks": number % 8 == 0,
+        "low where the sample looks": (number % 8 != 0) * random.random(25_200),
+        "few above the rest": number > 25_190,
+    }
+    return {name: values.astype(np.float32) for name, values in scores.items()}
+
+
+@pytest.mark.parametrize("count", [1, 9, 1000, 12_599, 12_600, 25_199])
+@pytest.mark.parametrize("scores", many_scores().values(), ids=many_scores())
+def test_the_strongest_of_many_are_the_first_of_a_stable_sort(scores: Array, count: int) -> None:
+    assert np.array_equal(yolo.strongest(scores, count), np.argsort(-scores, kind="stable")[:count])
+
+
 @pytest.mark.parametrize("classes", [1, 3, 80])
 @pytest.mark.parametrize("limit", [1, 50, 300])
 def test_many_boxes_of_random_sizes_are_suppressed_as_by_brute_force(classes: int, limit: int) -> None:
@@ -170,6 +192,24 @@ def test_many_boxes_of_random_sizes_are_suppressed_as_by_brute_force(classes: in
     labels = random.integers(0, classes, 500)
     found = yolo.suppress(boxes, scores, labels, 0.45, limit)
     assert found.tolist() == brute_force(boxes, scores, labels, 0.45)[:limit]
+
+
+@pytest.mark.parametrize("shift", [30, 59, 60, 100], ids=lambda shift: f"{shift}")
+def test_boxes_of_one_row_each_covered_by_the_one_before_are_suppressed_as_by_brute_force(shift: int) -> None:
+    """A chain: a box stays where the one before it did not, block after block."""
+    left = np.arange(1000) * shift
+    boxes = np.stack((left, left * 0, left + 200, left * 0 + 10), axis=1).astype(np.float32)
+    scores: Array = np.linspace(1, 0.1, 1000, dtype=np.float32)
+    labels = np.zeros(1000, np.intp)
+    found = yolo.suppress(boxes, scores, labels, 0.4501, MAX_DETECTIONS)
+    assert found.tolist() == brute_force(boxes, scores, labels, 0.4501)[:MAX_DETECTIONS]
+
+
+def test_boxes_as_large_as_numbers_go_are_no_warning() -> None:
+    far = np.float32(3e38)
+    boxes = np.array([[-far, -far, far, far], [-far, -far, -far, -far], [far, far, far, far], [0, 0, 9, 9]], np.float32)
+    found = yolo.suppress(boxes, np.linspace(1, 0.5, 4, dtype=np.float32), np.zeros(4, np.intp), 0.45, 300)
+    assert found.tolist() == [0, 1, 2, 3]
 
 
 def rows(*entries: tuple[float, ...]) -> Array:

@@ -18,7 +18,7 @@ from workers.engine import Shape
 from workers.errors import ModelError
 from workers.onnxfile import data_inputs, shape
 from workers.upgrade import tidied
-from workers.zoo.graph import BATCH
+from workers.zoo.writer import BATCH
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from workers.model import Hints, Model, describe
 from workers.precision.wanted import AS_IT_COMES, Wanted
 from workers.settings import MAX_BATCH, MAX_BATCH_REASON, Settings
 from workers.store import keep
-from workers.trial import COUNT, refusal
+from workers.trial import COUNT, MOST, refusal
 
 Colours: TypeAlias = Literal["rgb", "bgr"]
 
@@ -146,8 +146,10 @@ def _batched(graph: Any, notes: tuple[str, ...], engine: Engine, model: Model, o
         reason = str(error)
     if not reason:
         return _Form(freed, (*notes, f"any batch: {COUNT} pictures at once get the answers that each gets alone"))
-    fixed = model.batch or 1
+    fixed = min(model.batch or 1, MOST)
     most = fixed if fixed > 1 and not _refusal(graph, engine, model, fixed, order) else 1
+    if most == MOST < (model.batch or 1):
+        reason += f"; proved with {MOST} of the {model.batch} that it takes"
     if most == 1 and (wrong := _refusal(graph, engine, model, 1, order)):
         raise ModelError(f"{order.path}: cannot be brought into a form that answers like the file: {wrong}")
     return _Form(graph, (*notes, f"at most {most} at once: {reason}"), most, reason)

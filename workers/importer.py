@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -33,6 +34,20 @@ from workers.store import default_store, free
 
 #: The forms of a model's files, for error texts.
 _FORMS: Final = "workers import FILE.onnx, or workers import FILE.cfg FILE.weights (Darknet)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a person asks of an import, whatever the files are. `path`: the file that the model is to have in the
+    folder of models; `licence`: a note; `replace`: an earlier model of that name."""
+
+    path: Path
+    hints: Hints
+    colours: str
+    settings: Settings
+    licence: str | None
+    wanted: Wanted
+    replace: bool
 
 
 def bring(
@@ -77,10 +92,11 @@ def bring(
     try:
         wanted = Wanted(precision, calibration)
         path = free(name or wanted.name(_main(files).stem.lower()), into, replace=replace)
+        asked = _Asked(path, hints, colours, settings, licence, wanted, replace)
         if len(files) == 1:
-            _onnx(files[0], path, hints, colours, settings, licence, wanted, replace)
+            _onnx(files[0], asked)
         else:
-            _darknet(files, path, hints, colours, settings, licence, wanted, replace)
+            _darknet(files, asked)
     except (WorkersError, OSError) as error:
         raise failed(error) from None
     typer.echo(f"wrote {path} ({path.stat().st_size} bytes)" + (f", {precision}" if precision else ""))
@@ -97,56 +113,39 @@ def _main(files: list[Path]) -> Path:
     raise UsageError(f"{said}: a model is one ONNX file, or the two of a Darknet model: {_FORMS}")
 
 
-def _onnx(
-    file: Path,
-    path: Path,
-    hints: Hints,
-    colours: str,
-    settings: Settings,
-    licence: str | None,
-    wanted: Wanted,
-    replace: bool,
-) -> None:
+def _onnx(file: Path, asked: _Asked) -> None:
     from workers import exports  # onnx takes long to import, and `workers start` needs none of it
 
     order = exports.Order(
         path=file,
-        name=path.stem,
-        hints=hints,
-        colours=exports.colours(colours),
-        confidence=settings.confidence,
-        iou=settings.iou,
-        licence=licence,
-        wanted=wanted,
-        replace=replace,
+        name=asked.path.stem,
+        hints=asked.hints,
+        colours=exports.colours(asked.colours),
+        confidence=asked.settings.confidence,
+        iou=asked.settings.iou,
+        licence=asked.licence,
+        wanted=asked.wanted,
+        replace=asked.replace,
     )
-    exported = exports.bring(order, path.parent)
-    typer.echo(_summary(path.stem, exported.model))
+    exported = exports.bring(order, asked.path.parent)
+    typer.echo(_summary(exported.name, exported.model))
     for note in exported.notes:
         typer.echo(f"  {note}")
 
 
-def _darknet(
-    files: list[Path],
-    path: Path,
-    hints: Hints,
-    colours: str,
-    settings: Settings,
-    licence: str | None,
-    wanted: Wanted,
-    replace: bool,
-) -> None:
+def _darknet(files: list[Path], asked: _Asked) -> None:
     from workers import darknet  # see above
 
     cfg, weights = sorted(files, key=lambda file: file.suffix.lower())
-    if hints != Hints(names=hints.names, fit=hints.fit) or hints.fit == "crop" or colours != "rgb":
+    hints = asked.hints
+    if hints != Hints(names=hints.names, fit=hints.fit) or hints.fit == "crop" or asked.colours != "rgb":
         raise UsageError(
             f"{cfg}: its cfg and Darknet itself say task, size, scaling, layout and colours; only --labels,"
             " --fit letterbox or --fit stretch, --confidence, --iou, --licence are left to say"
         )
-    extra = settings.written() | ({"license": licence} if licence else {})
-    imported = darknet.bring(cfg, weights, path.stem, hints, path.parent, extra, wanted, replace=replace)
-    typer.echo(f"{_summary(path.stem, imported.model)}, {counted(imported.boxes, 'box')}, any batch")
+    path, extra = asked.path, asked.settings.written() | ({"license": asked.licence} if asked.licence else {})
+    imported = darknet.bring(cfg, weights, path.stem, hints, path.parent, extra, asked.wanted, replace=asked.replace)
+    typer.echo(f"{_summary(imported.name, imported.model)}, {counted(imported.boxes, 'box')}, any batch")
     if note := namesakes(imported.model.names):
         typer.echo(f"  {note}")
 

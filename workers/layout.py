@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from workers.engine import Shape
 from workers.errors import ModelError
+from workers.metadata import word_in
 
 Layout: TypeAlias = Literal["yolov5", "yolov8"]
 
@@ -33,12 +34,10 @@ def written(metadata: Mapping[str, str], where: str) -> Layout | None:
             f"{where}: answers boxes that it has sorted out itself (end2end or nms); export it with nms=False"
             " end2end=False"
         )
-    said = metadata.get(LAYOUT)
-    if said is not None and said not in _KNOWN:
-        raise ModelError(f"{where}: its metadata says {LAYOUT} {said[:80]!r}; known: {', '.join(_KNOWN)}; say --layout")
+    said = word_in(metadata, LAYOUT, _KNOWN, where, "say --layout")
     if said is None and metadata.get("author") == "Ultralytics" and metadata.get("version", "").startswith("8."):
         return "yolov8"
-    return next((layout for layout in _KNOWN if layout == said), None)
+    return said
 
 
 def choose(

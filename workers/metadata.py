@@ -9,12 +9,12 @@ import ast
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from workers.errors import ModelError
-from workers.placement import Fit
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+Word = TypeVar("Word", bound=str)
 
 #: Metadata keys of our own, beside Ultralytics' `task`, `names` and `imgsz`; `workers describe` writes them.
 MEAN: Final = "gongwei.mean"
@@ -77,32 +77,12 @@ def _listed(value: object) -> tuple[str, ...]:
     return tuple(str(name) for name in value) if isinstance(value, list) else ()
 
 
-def fit_in(metadata: Mapping[str, str], where: str) -> Fit | None:
-    """How a picture becomes the input; None where the file does not say."""
-    said = metadata.get(FIT)
-    known: tuple[Fit, ...] = get_args(Fit)
+def word_in(metadata: Mapping[str, str], key: str, known: tuple[Word, ...], where: str, cure: str) -> Word | None:
+    """Which of the `known` words the file says at `key`, if any. `cure`: what to do where it is another."""
+    said = metadata.get(key)
     if said is not None and said not in known:
-        raise ModelError(f"{where}: its metadata says {FIT} {said!r}; known: {', '.join(known)}; say --fit")
-    return next((fit for fit in known if fit == said), None)
-
-
-def is_random(metadata: Mapping[str, str], where: str) -> bool:
-    """Whether nobody trained its weights."""
-    said = metadata.get(WEIGHTS)
-    if said not in (None, RANDOM):
-        raise ModelError(f"{where}: its metadata says {WEIGHTS} {said[:80]!r}; known: {RANDOM}; make the file again")
-    return said == RANDOM
-
-
-def precision_in(metadata: Mapping[str, str], where: str) -> Precision | None:
-    """None where the file does not say."""
-    said = metadata.get(PRECISION)
-    known: tuple[Precision, ...] = get_args(Precision)
-    if said is not None and said not in known:
-        raise ModelError(
-            f"{where}: its metadata says {PRECISION} {said[:80]!r}; known: {', '.join(known)}; make it again"
-        )
-    return next((one for one in known if one == said), None)
+        raise ModelError(f"{where}: its metadata says {key} {said[:80]!r}; known: {', '.join(known)}; {cure}")
+    return next((word for word in known if word == said), None)
 
 
 def numbers_in(metadata: Mapping[str, str], key: str, where: str) -> tuple[float, ...] | None:

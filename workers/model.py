@@ -15,7 +15,18 @@ from workers import coco, layout
 from workers.engine import Signature
 from workers.errors import ModelError
 from workers.layout import Layout
-from workers.metadata import MEAN, STD, Precision, fit_in, is_random, names_in, numbers_in, precision_in
+from workers.metadata import (
+    FIT,
+    MEAN,
+    PRECISION,
+    RANDOM,
+    STD,
+    WEIGHTS,
+    Precision,
+    names_in,
+    numbers_in,
+    word_in,
+)
 from workers.placement import Fit, Scaling
 from workers.settings import Settings, settings
 
@@ -23,6 +34,9 @@ Task: TypeAlias = Literal["detect", "segment", "classify"]
 
 #: Longest side of an input that is believed where only the metadata says it, in pixels.
 SIDE_LIMIT: Final = 1 << 13
+_TASKS: Final[tuple[Task, ...]] = get_args(Task)
+_FITS: Final[tuple[Fit, ...]] = get_args(Fit)
+_PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +88,9 @@ def describe(signature: Signature, hints: Hints, where: str) -> Model:
         batch=signature.input[0],
         scaling=scaling,
         fit=fit,
-        random=is_random(signature.metadata, where),
+        random=word_in(signature.metadata, WEIGHTS, (RANDOM,), where, "make the file again") is not None,
         settings=settings(signature.metadata, where),
-        precision=precision_in(signature.metadata, where),
+        precision=word_in(signature.metadata, PRECISION, _PRECISIONS, where, "make it again"),
     )
 
 
@@ -117,13 +131,8 @@ def check_names(signature: Signature, hints: Hints, where: str) -> None:
 
 
 def _task(signature: Signature, where: str) -> Task:
-    said = signature.metadata.get("task")
-    if said is not None:
-        known: tuple[Task, ...] = get_args(Task)
-        for task in known:
-            if said == task:
-                return task
-        raise ModelError(f"{where}: its metadata says task {said!r}; known: {', '.join(known)}; say --task")
+    if said := word_in(signature.metadata, "task", _TASKS, where, "say --task"):
+        return said
     match [len(shape) for shape in signature.outputs]:
         case [3]:
             return "detect"
@@ -206,7 +215,7 @@ def _size(signature: Signature, where: str) -> tuple[int, int]:
 def _scaling(task: Task, metadata: Mapping[str, str], hints: Hints, where: str) -> tuple[Scaling, Fit]:
     mean = hints.mean or numbers_in(metadata, MEAN, where)
     std = hints.std or numbers_in(metadata, STD, where)
-    fit = hints.fit or fit_in(metadata, where)
+    fit = hints.fit or word_in(metadata, FIT, _FITS, where, "say --fit")
     # YOLO's own scaling; a classifier's is known when Ultralytics exported it as one.
     known = task != "classify" or metadata.get("task") == "classify"
     if not known and (mean is None or std is None or fit is None):

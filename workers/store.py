@@ -86,9 +86,20 @@ def publish(part: Path, path: Path, link: Callable[[Path, Path], None] = os.link
             raise
         except OSError:  # no links on this file system (FAT, some shares): take the name first
             path.touch(exist_ok=False)
-            part.replace(path)
+            _fill(part, path)
     except FileExistsError:
         raise _taken(path) from None
+
+
+def _fill(part: Path, path: Path) -> None:
+    """Put `part` in the place of the empty file `path`; where that fails, nothing of this name is left."""
+    try:
+        part.replace(path)
+    except BaseException:  # Ctrl-C, too: an empty file would be a model that nobody can load, and hold the name
+        with suppress(OSError):
+            if path.stat().st_size == 0:  # else somebody's --replace was quicker
+                path.unlink()
+        raise
 
 
 def _taken(path: Path) -> ModelError:

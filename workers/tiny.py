@@ -20,7 +20,8 @@ import onnx
 from numpy.typing import NDArray
 
 from workers.metadata import PRECISION
-from workers.zoo.graph import Graph, Tensor
+from workers.zoo.graph import Graph
+from workers.zoo.writer import Tensor
 
 #: Side of the input, and of a cell, in pixels.
 SIZE: Final = 160

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from workers.engine import Array, Engine
 from workers.engine.onnx import OnnxEngine
@@ -17,10 +20,14 @@ from workers.upgrade import complaint
 
 #: Pictures in the batch of the proof.
 COUNT: Final = 3
+#: Pictures in it at most, where a file's batch is fixed: each of them costs a run of all that the file takes.
+MOST: Final = 32
 #: How far answers may be apart: parts of the spread of an output's values (of each column of boxes, of each prototype
 #: apart), and that much more, where everything is nearly 0.
 CLOSE: Final = 1e-4
 FLOOR: Final = 1e-6
+
+Levels: TypeAlias = NDArray[np.uint8]
 
 
 def refusal(original: Engine, content: bytes, model: Model, *, count: int = COUNT, flipped: bool = False) -> str:
@@ -36,14 +43,15 @@ def refusal(original: Engine, content: bytes, model: Model, *, count: int = COUN
         except EngineError as error:
             return complaint(error).replace(f"{path}: ", "")
         try:
-            return next(filter(None, (_differs(original, engine, one, flipped) for one in _batches(model, count))), "")
+            # `map` keeps no batch while the next one is made: there is never more than one.
+            return next(filter(None, map(partial(_differs, original, engine, flipped), _batches(model, count))), "")
         except EngineError as error:
             return complaint(error)
         finally:
             engine.close()
 
 
-def _differs(original: Engine, engine: Engine, batch: Array, flipped: bool) -> str:
+def _differs(original: Engine, engine: Engine, flipped: bool, batch: Array) -> str:
     """What is different in the answers to `batch`; "": nothing."""
     shown = np.ascontiguousarray(batch[:, ::-1]) if flipped else batch
     singles = [[output.copy() for output in original.infer(shown[row : row + 1])] for row in range(len(batch))]
@@ -71,17 +79,26 @@ def _apart(wanted: Array, output: Array, count: int | None = None) -> float:
     return float((np.abs(output - wanted[:count]) / allowed).max())
 
 
-def _batches(model: Model, count: int) -> list[Array]:
-    """Noise, and scenes of coloured clouds and boxes, as the model takes them."""
+def _batches(model: Model, count: int) -> Iterator[Array]:
+    """Noise, then scenes of coloured clouds and boxes, as the model takes them."""
     random = np.random.default_rng(0)
-    height, width = model.size
-    noise = random.integers(0, 256, (count, 3, height, width), np.uint8)
-    scenes = np.stack([_scene(random, height, width) for _ in range(count)])
+    for draw in (_noise, _scene):
+        yield _scaled([draw(random, *model.size) for _ in range(count)], model)
+
+
+def _scaled(pictures: list[Levels], model: Model) -> Array:
     mean, std = (np.array(three, np.float32)[:, None, None] for three in (model.scaling.mean, model.scaling.std))
-    return [((levels - mean) / std).astype(np.float32) for levels in (noise, scenes)]
+    batch: Array = np.stack(pictures).astype(np.float32)
+    batch -= mean
+    batch /= std
+    return batch
 
 
-def _scene(random: np.random.Generator, height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _noise(random: np.random.Generator, height: int, width: int) -> Levels:
+    return random.integers(0, 256, (3, height, width), np.uint8)
+
+
+def _scene(random: np.random.Generator, height: int, width: int) -> Levels:
     clouds = cv2.resize(random.integers(0, 256, (6, 6, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
     for _ in range(5):
         x, y = (int(random.integers(0, side)) for side in (width, height))

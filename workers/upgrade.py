@@ -12,7 +12,7 @@ from onnx import version_converter
 
 from workers.errors import ModelError
 from workers.onnxfile import data_inputs
-from workers.zoo.graph import IR_VERSION, OPSET
+from workers.zoo.writer import IR_VERSION, OPSET
 
 #: The latest IR version that onnxruntime 1.20, the oldest that we support, loads.
 LATEST_IR: Final = 10

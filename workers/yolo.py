@@ -24,6 +24,8 @@ Mask: TypeAlias = NDArray[np.bool_]
 MAX_CANDIDATES: Final = 1000
 #: Boxes that are settled together.
 _BLOCK: Final = 160
+#: Of so many scores one is looked at first, where the highest are sought.
+_SAMPLED: Final = 8
 _NOT_FINITE: Final = "the model answered boxes or scores that are not finite: check its weights"
 
 
@@ -105,10 +107,24 @@ def strongest(scores: Array, count: int) -> Indices:
     """Indices of the `count` highest scores, highest first; of equal ones the first."""
     if len(scores) <= count:
         return np.argsort(-scores, kind="stable")
+    likely = _likely(scores, count)
+    if len(likely):
+        return likely[strongest(scores[likely], count)]
     least = np.partition(scores, len(scores) - count)[len(scores) - count]
     above, level = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
     chosen = np.concatenate((above, level[: count - len(above)]))
     return chosen[np.argsort(-scores[chosen], kind="stable")]
+
+
+def _likely(scores: Array, count: int) -> Indices:
+    """Indices of all scores from some height on, `count` at least and half of them at most; none where a sample does
+    not tell that height."""
+    sample = scores[::_SAMPLED]
+    rank = len(sample) - 1 - 2 * count // _SAMPLED
+    if rank <= 0:
+        return np.arange(0)
+    likely = np.flatnonzero(scores >= np.partition(sample, rank)[rank])
+    return likely if count <= len(likely) <= len(scores) // 2 else likely[:0]
 
 
 def corners(boxes: Array) -> Array:
@@ -123,16 +139,21 @@ def suppress(boxes: Array, scores: Array, classes: Indices, iou: float, limit: i
     Boxes are taken by the block: those that one of the kept covers fall out first, then the rest is settled one by one.
     """
     order = np.argsort(-scores, kind="stable")
-    crowd = _Crowd(boxes[order], classes[order], iou)
-    kept = order[:0]
-    for start in range(0, len(order), _BLOCK):
-        block = np.arange(start, min(start + _BLOCK, len(order)))
+    with np.errstate(over="ignore", invalid="ignore"):  # of boxes as large as float32 goes; they cover nothing
+        return order[_settled(_Crowd(boxes[order], classes[order], iou), len(order), limit)]
+
+
+def _settled(crowd: _Crowd, count: int, limit: int) -> Indices:
+    """Which of the `count` boxes of the crowd, best first, stay; at most `limit`."""
+    kept = np.arange(0)
+    for start in range(0, count, _BLOCK):
+        block = np.arange(start, min(start + _BLOCK, count))
         if len(kept):
             block = block[~crowd.covers(kept, block).any(axis=0)]
-        kept = np.concatenate((kept, block[_greedy(crowd.covers(block, block))]))
+        kept = np.concatenate((kept, block[_stay(crowd.covers(block, block))]))
         if len(kept) >= limit:
             break
-    return order[kept[:limit]]
+    return kept[:limit]
 
 
 class _Crowd:
@@ -140,32 +161,35 @@ class _Crowd:
 
     def __init__(self, boxes: Array, classes: Indices, iou: float) -> None:
         self._edges = np.ascontiguousarray(boxes.T)
+        width, height = (self._edges[2:] - self._edges[:2]).clip(0)
         # An overlap of more than `iou` of the union is one of more than this share of both areas together: no quotient,
         # so that two empty boxes have no overlap, not NaN.
         share = np.float32(iou / (1 + iou))
-        self._areas = share * (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)
+        self._areas = share * (width * height)
         self._classes = classes.astype(np.int32)
 
     def covers(self, first: Indices, second: Indices) -> Mask:
         """Which of `first` (rows) cover which of `second` (columns)."""
-        one, other = self._edges[:, first, None], self._edges[:, None, second]
-        overlap = np.minimum(one[2], other[2])
-        overlap -= np.maximum(one[0], other[0])
-        np.maximum(overlap, 0, out=overlap)
-        height = np.minimum(one[3], other[3])
-        height -= np.maximum(one[1], other[1])
-        overlap *= np.maximum(height, 0, out=height)
-        much: Mask = overlap > self._areas[first, None] + self._areas[second]
-        much &= self._classes[first, None] == self._classes[second]
+        # `take` and not an index: what that makes of a row's edges does not lie together, and all below takes longer.
+        left, top, right, bottom = self._edges.take(first, axis=1)[:, :, None]
+        other_left, other_top, other_right, other_bottom = self._edges.take(second, axis=1)
+        width, height = np.minimum(right, other_right), np.minimum(bottom, other_bottom)
+        spare = np.maximum(left, other_left)
+        width -= spare
+        height -= np.maximum(top, other_top, out=spare)
+        # Where only one of them is negative so is the product; where both are, the boxes are apart.
+        much: Mask = width > 0
+        width *= height
+        much &= width > np.add(self._areas.take(first)[:, None], self._areas.take(second), out=spare)
+        much &= self._classes.take(first)[:, None] == self._classes.take(second)
         return much
 
 
-def _greedy(covers: Mask) -> list[int]:
-    """Of boxes, best first, those that none of the kept before them covers."""
-    rows = np.packbits(covers, axis=1, bitorder="little")
-    kept, gone = [], 0
-    for number, row in enumerate(rows):
-        if not gone >> number & 1:
-            kept.append(number)
-            gone |= int.from_bytes(row.tobytes(), "little")
-    return kept
+def _stay(covers: Mask) -> Mask:
+    """Of boxes, best first, those that none of the kept before them covers; `covers` is overwritten."""
+    covers.flat[:: len(covers) + 1] = False  # every box covers itself
+    gone = np.zeros(len(covers), bool)
+    for number in np.flatnonzero(covers.any(axis=1)).tolist():
+        if not gone[number]:
+            gone |= covers[number]  # none of the kept is among them: it would cover this one
+    return ~gone

@@ -7,8 +7,9 @@ from pathlib import Path
 from rich.console import Console
 
 from ops.bench.demo_models import bench, tables
+from ops.bench.machine import print_busy_warning, this_machine
 from ops.bench.quantised import CALIBRATION_PICTURES, FALLS
-from ops.bench.report import print_busy_warning, this_machine, write_report
+from ops.bench.report import write_report
 from ops.bench.screen import open_console, open_progress
 from workers import shipped
 from workers.errors import ModelError

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.bench import rivals, stages
-from ops.bench.report import figure, print_busy_warning, table, this_machine, write_report
+from ops.bench.machine import print_busy_warning, this_machine
+from ops.bench.report import figure, table, write_report
 from ops.bench.rivals import RIVALS, Rivalry
 from ops.bench.screen import open_console, open_progress
 from ops.bench.stages import Stages

@@ -10,16 +10,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ops.bench.broker import Plan, paced_rate, profile_broker, run_plan
 from ops.bench.compare import format_size, make_rows, make_targets
 from ops.bench.crew import BenchError
+from ops.bench.machine import print_busy_warning, this_machine
 from ops.bench.overload import Load, Overload, run_overload
 from ops.bench.plot import draw
 from ops.bench.report import (
     describe,
     describe_workload,
     overload_table,
-    print_busy_warning,
     soak_table,
     tables,
-    this_machine,
     worker_table,
     write_report,
 )

@@ -17,7 +17,7 @@ from typing import Final
 import zmq
 
 from broker import wire
-from broker.wire import Hello, Ready
+from broker.wire import Beat, Hello, Ready, SessionBeat
 from tests.fuzz import zmtp
 from tests.fuzz.mutation import mutated
 from tests.fuzz.wire import seeds
@@ -26,6 +26,8 @@ from tests.fuzz.wire import seeds
 CONNECTIONS: Final = 1000
 #: Sockets of ours that send whole messages.
 DEALERS: Final = 50
+#: Sessions that a BEAT of an attack names, as a worker process with so many model threads does.
+SESSIONS: Final = 16
 #: Bytes that the endless messages add up to: libzmq must hold them all.
 PARTS_BYTES: Final = 64 << 20
 
@@ -83,9 +85,6 @@ def parts(frontend: str, backend: str, seconds: float) -> str:
     sent = 0
     for _ in _until(seconds):
         for connection in connections:
-            with contextlib.suppress(OSError):
-                if zmtp.PING in connection.recv(4096):
-                    left[connection] += zmtp.PONG
             if sent < PARTS_BYTES:
                 left[connection] = left[connection] or chunk
             with contextlib.suppress(OSError):
@@ -117,6 +116,14 @@ def readies(_: str, backend: str, seconds: float) -> str:
     return _flood(backend, seconds, ready)
 
 
+def beats(_: str, backend: str, seconds: float) -> str:
+    """A worker that the broker does not know beats for sessions that it does not have, without end."""
+    names = [secrets.token_hex(6) for _ in range(SESSIONS)]
+    sessions = [SessionBeat(session=name, started=0, completed=0, exec_age=0.0, grant=2) for name in names]
+    segments = wire.encode(Beat(worker="stranger", sessions=sessions))
+    return _flood(backend, seconds, lambda: list(segments))
+
+
 def mutants(frontend: str, backend: str, seconds: float) -> str:
     """Whole messages, mutated, to both sockets."""
     inputs, chance = seeds(), random.Random(1)
@@ -131,13 +138,13 @@ def mutants(frontend: str, backend: str, seconds: float) -> str:
 
 
 ATTACKS: Final[dict[str, Attack]] = {
-    attack.__name__: attack for attack in (garbage, half, visits, parts, hellos, readies, mutants)
+    attack.__name__: attack for attack in (garbage, half, visits, parts, hellos, readies, beats, mutants)
 }
 
 
 def _flood(endpoint: str, seconds: float, make: Callable[[], list[bytes]]) -> str:
-    """Messages from `DEALERS` sockets, as many as are taken."""
-    sent = 0
+    """Messages from `DEALERS` sockets, as many as are taken; all answers are read."""
+    sent = answers = 0
     with zmq.Context() as context, contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(context.socket(zmq.DEALER)) for _ in range(DEALERS)]
         for one in sockets:
@@ -149,8 +156,9 @@ def _flood(endpoint: str, seconds: float, make: Callable[[], list[bytes]]) -> st
                     one.send_multipart(make(), zmq.NOBLOCK)
                     sent += 1
                 with contextlib.suppress(zmq.Again):
-                    one.recv_multipart(zmq.NOBLOCK)
-    return f"{sent} messages"
+                    while one.recv_multipart(zmq.NOBLOCK):
+                        answers += 1
+    return f"{sent} messages ({answers} answers)"
 
 
 def _until(seconds: float) -> Iterator[float]:

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from broker.recorder import _raw_picture
+from broker.picture_file import raw_picture
 from broker.wire import Copy, Encoding, Key
 from tests.fuzz import corpus
 from workers.errors import ImageError
@@ -66,6 +66,6 @@ def _declared(encoding: str, first: int, second: int) -> tuple[list[int], int | 
 
 def _kept(encoding: Encoding, shape: list[int], stride: int | None, payload: bytes) -> None:
     """The recorder's own reading of the same declaration."""
-    picture = _raw_picture(Copy(key=Key("c", "b", 0), encoding=encoding, shape=shape, stride=stride), payload)
+    picture = raw_picture(Copy(key=Key("c", "b", 0), encoding=encoding, shape=shape, stride=stride), payload)
     if picture is not None:
         picture.sum()

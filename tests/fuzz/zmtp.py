@@ -9,9 +9,6 @@ from typing import Final
 #: Signature, version 3.0, mechanism NULL, no server, filler.
 GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 MORE: Final = 1
-#: What libzmq asks a peer that is silent, and what keeps it patient.
-PING: Final = b"\x04PING"
-PONG: Final = b"\x04\x05\x04PONG"
 
 
 def ready(kind: bytes = b"DEALER", identity: bytes = b"") -> bytes:

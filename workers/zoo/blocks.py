@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from workers.zoo.graph import Tensor
 from workers.zoo.network import Network
+from workers.zoo.writer import Tensor
 
 #: Channels between a classifier's last map and its fully connected layer, and of mask prototypes.
 EMBEDDING: Final = 1280

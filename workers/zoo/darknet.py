@@ -16,7 +16,7 @@ import onnx
 
 from workers.errors import ModelError
 from workers.zoo import cfg
-from workers.zoo.graph import Graph, Tensor
+from workers.zoo.graph import Graph
 from workers.zoo.layers import (
     Convolution,
     Dropout,
@@ -31,6 +31,7 @@ from workers.zoo.layers import (
 )
 from workers.zoo.plan import plan
 from workers.zoo.weights import Weights
+from workers.zoo.writer import Tensor
 
 #: Slope of Darknet's leaky activation below 0.
 SLOPE = 0.1

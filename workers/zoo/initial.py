@@ -17,8 +17,8 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from workers.placement import Scaling
-from workers.zoo.graph import IR_VERSION, OPSET
 from workers.zoo.network import Array, Layer, Network, Values
+from workers.zoo.writer import IR_VERSION, OPSET
 
 #: Pictures, and their side in pixels, on which weights are settled.
 _PICTURES: Final = 4

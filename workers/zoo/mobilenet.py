@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from workers.errors import UsageError
-from workers.zoo.graph import Tensor
 from workers.zoo.network import Network
+from workers.zoo.writer import Tensor
 
 #: Pixels per cell of the last map.
 STRIDE: Final = 32

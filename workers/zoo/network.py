@@ -10,7 +10,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.zoo.graph import Blank, Graph, Tensor
+from workers.zoo.graph import Graph
+from workers.zoo.writer import Blank, Tensor
 
 Array: TypeAlias = NDArray[np.float32]
 #: Values of a layer: weights as `Layer.shape` says, and as many biases as it has outputs.

@@ -16,8 +16,8 @@ import numpy as np
 from workers.errors import UsageError
 from workers.model import Task
 from workers.zoo.blocks import EPSILON, PROTOTYPES, c3, classifier, conv, proto, sppf
-from workers.zoo.graph import Tensor
 from workers.zoo.network import Network
+from workers.zoo.writer import Tensor
 
 #: Sides (width, height) in pixels of the three anchors of each level; levels are 8, 16 and 32 pixels per cell.
 Anchors: TypeAlias = tuple[tuple[tuple[float, float], ...], ...]
