@@ -101,7 +101,7 @@ def test_what_does_not_go_together_is_refused_before_anything_is_read(drawn: Pat
         told = workers(*words, "--store", tmp_path, "--precision", "int8", code=2)
         assert "--precision int8 needs --calibration FOLDER: some hundred pictures" in told
         told = workers(*words, "--store", tmp_path, "--precision", "fp32", code=2)
-        assert "--precision fp32: a copy would compute what the fp32 model does" in told
+        assert "--precision fp32: would make a copy of the same model" in told
         told = workers(*words, "--store", tmp_path, "--precision", "fp16", "--calibration", drawn, code=2)
         assert "--precision fp16 takes none" in told
     told = workers("import", "no.onnx", "--store", tmp_path, "--calibration", drawn, code=2)

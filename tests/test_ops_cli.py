@@ -103,7 +103,7 @@ def test_a_line_file_can_name_a_model_of_the_store(tmp_path: Path) -> None:
     assert "models.dents.file" not in told("dents-2")
     for wrong in ("dents-1", "dents-2.onnx"):
         assert f"models.dents.file: no file {tmp_path / wrong}" in told(wrong)
-        assert "; did you mean dents-2?; `workers models` lists what a name finds" in told(wrong)
+        assert " (did you mean dents-2?); `workers models` lists what a name finds" in told(wrong)
 
 
 def test_up_warns_of_a_model_that_lies_here_and_has_no_file() -> None:

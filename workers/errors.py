@@ -48,7 +48,7 @@ class AbsentError(ModelError):
         looked = "\n".join(f"  {path}" for path in places)
         super().__init__("\n".join(filter(None, [f"model {name}: no file; looked for", looked, meant, advice])))
         #: The same in one line, without advice.
-        self.brief = "; ".join(filter(None, [f"no file {', '.join(map(str, places))}", meant]))
+        self.brief = f"no file {', '.join(map(str, places))}" + (f" ({meant})" if meant else "")
 
 
 class EngineError(WorkersError):

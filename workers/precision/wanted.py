@@ -23,8 +23,8 @@ class Wanted:
     def __post_init__(self) -> None:
         if self.precision == "fp32":
             raise UsageError(
-                "--precision fp32: a copy would compute what the fp32 model does, and nothing makes fp32 of fp16 or"
-                " int8; fp16 and int8 make another model, without --precision a model stays as it comes"
+                "--precision fp32: would make a copy of the same model; say fp16 or int8 (without --precision,"
+                " import and zoo keep a model as it comes)"
             )
         if self.precision == "int8" and self.calibration is None:
             raise UsageError(
