@@ -1,9 +1,9 @@
 """How a socket notices that the host at the other end is gone, without a word: a cable, a firewall that forgot it.
 
-The system asks, by TCP's own probes. ZMTP's heartbeats would do it too, but libzmq (4.3.5) aborts the process with them:
+The system asks, by TCP's own probes. ZMTP's heartbeats would do it too, but libzmq (4.3.5) aborts the process by them:
 when a peer goes while its messages are not read, because the queue for them is full, the next heartbeat meets a
-connection that is half taken down (its issues 3596, 3937, 4767). Any peer could end a broker by that. Nor do probes
-wait behind a message that is under way, so that a slow link may take as long as it needs.
+connection that is half taken down (its issues 3596, 3937, 4767). Any peer could end a broker so. Nor do probes wait
+behind a message that is under way, so that a slow link may take as long as it needs.
 """
 
 from __future__ import annotations
