@@ -12,6 +12,7 @@ from broker.part import PartGate
 from broker.payload import fault
 from broker.publisher import FIRST_WINDOW, Publisher
 from broker.task import OpenFrame
+from broker.throttle import Throttle
 from broker.wire import PROTOCOL, BootNote, Bye, Frame, Hello, Key, Reject, Skip, SkipNote, Welcome
 
 #: A camera that was not heard for so many seconds is gone: its boot is recorded as `cut`. It beats every 0.3 s.
@@ -51,7 +52,20 @@ class Admission:
         self.publishers: dict[str, Publisher] = {}
         self.by_identity: dict[bytes, Publisher] = {}
         self.parts = PartGate()
+        self.throttle = Throttle()
         self._strangers = 0
+
+    def ignores(self, now: float, identity: bytes) -> bool:
+        """Whether not to look at what this peer sends; counted then. It has no boot here, and sends too much: a camera
+        that is not known greets each 0.3 s."""
+        if identity in self.by_identity:
+            return False
+        if not self.throttle.is_shut(now, identity):
+            if self.throttle.take(now, identity):
+                return False
+            self.throttle.shut(now, identity)
+        self.counts["refused_total", "too_often"] += 1
+        return True
 
     # --- greeting ----------------------------------------------------------------------------------------------------
 

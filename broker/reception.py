@@ -55,9 +55,12 @@ class Reception:
         doors = self._doors
         messages = 0
         if doors.frontend in active:
-            messages += self._drain(doors.frontend, self._from_camera, self._refuse_camera)
+            messages += self._drain(
+                doors.frontend, self._from_camera, self._refuse_camera, self._router.admission.ignores
+            )
         if doors.backend in active:
-            messages += self._drain(doors.backend, self._from_worker, self._refuse, self._hears)
+            ignores = self._router.dispatcher.registrar.ignores
+            messages += self._drain(doors.backend, self._from_worker, self._refuse, ignores, self._hears)
         if doors.egress in active:
             messages += self._drain(doors.egress, self._from_join, self._refuse)
         if doors.control in active:
@@ -69,18 +72,21 @@ class Reception:
         socket: Socket,
         handle: Handler,
         refuse: Callable[[bytes, WireError], None],
+        ignores: Callable[[float, bytes], bool] | None = None,
         hears: Callable[[bytes, zmq.Frame], bool] | None = None,
     ) -> int:
         """Take what waits, up to a burst; bytes that are no message are refused, and the next one is taken.
 
-        `hears`: whether to look into a message, by its sender and its first segment. Returns how many there were.
+        `ignores`: whether to throw a message away because of its sender; `hears`: whether to look into it, by its
+        sender and its first segment. Returns how many there were.
         """
         for taken in range(BURST):
             try:
                 identity = socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return taken
-            if hears is not None and self._ignored(socket, identity):
+            if ignores is not None and ignores(time.monotonic(), identity):
+                discard(socket)
                 continue
             segments = rest_of(socket)
             if hears is not None and not hears(identity, segments[0]):
@@ -117,13 +123,6 @@ class Reception:
             return True
         self._router.admission.refuse(identity, "forbidden", f"camera {camera[:64]!r}", key)
         return False
-
-    def _ignored(self, socket: Socket, identity: bytes) -> bool:
-        """Whether the message whose identity was just read is thrown away because of its sender."""
-        if not self._router.dispatcher.registrar.ignores(time.monotonic(), identity):
-            return False
-        discard(socket)
-        return True
 
     def _hears(self, identity: bytes, first: zmq.Frame) -> bool:
         """Not the READYs and BEATs of who sends too many of them: thousands a second, decoded, are time that the line

@@ -1,4 +1,4 @@
-"""How often each peer may ask to be registered, and is told that it is not. Who asks too often is not listened to."""
+"""How often each peer may ask to be let in, and is told that it is not. Who asks too often is not listened to."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Final
 
 from broker.bucket import Bucket
 
-#: READYs of one connection in a second, and at once, and as many VOIDs for what its BEATs name and the broker does not
-#: have. A process with 64 sessions that nobody answers sends 256 READYs a second; more than 50 sessions a second are
-#: registered of nobody.
+#: READYs of one connection in a second, and at once; as many messages of one that is no camera here; and as many VOIDs
+#: for what its BEATs name and the broker does not have. A process with 64 sessions that nobody answers sends 256 READYs
+#: a second; more than 50 sessions a second are registered of nobody.
 RATE: Final = 20.0
 BURST: Final = 256.0
 #: Seconds in which a peer is not listened to that is over it, and has no session.
@@ -49,7 +49,7 @@ class Throttle:
         return peer is not None and now < peer.shut_until
 
     def take(self, now: float, identity: bytes) -> bool:
-        """Whether a READY of this peer is to be decoded."""
+        """Whether a READY of this peer, or whatever comes from one that is no camera, is to be decoded."""
         peer = self._of(identity)
         return now >= peer.punished_until and peer.readys.take(now)
 

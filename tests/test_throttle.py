@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -16,7 +17,7 @@ from broker.line import Limits
 from broker.registrar import REGISTRATIONS, REGISTRATIONS_AT_ONCE
 from broker.routing import Router
 from broker.throttle import BURST, PAUSE, PEERS, PENALTY, PENALTY_AT_MOST, RATE, Throttle
-from tests.peers import Context, Peer, beat, broker, make_line, ready
+from tests.peers import Context, Peer, beat, broker, hello, make_line, ready
 from workers.control import BEAT
 from workers.registration import REPEAT
 
@@ -245,6 +246,21 @@ def test_who_was_told_too_often_is_heard_when_it_registers_and_then_its_beats_ar
     assert "s1" in one.dispatcher.roster.sessions, "it beats"
 
 
+def test_who_is_no_camera_is_not_looked_at_when_it_sends_too_much() -> None:
+    one = router()
+    admission = one.admission
+    heard = 0
+    for _ in range(1000):
+        if not admission.ignores(10.0, b"x"):
+            heard += 1
+            one.from_camera(10.0, b"x", hello(camera="ghost"))
+    assert heard == BURST and one.counts["refused_total", "too_often"] == 1000 - BURST
+    assert admission.ignores(10.0 + PAUSE * 0.99, b"x") and not admission.ignores(10.0 + PAUSE, b"x")
+    assert not admission.ignores(10.0, b"other")
+    one.from_camera(11.0, b"x", hello())
+    assert not any(admission.ignores(11.0, b"x") for _ in range(5000)), "a camera sends as it likes"
+
+
 # --- the server ------------------------------------------------------------------------------------------------------
 
 
@@ -282,6 +298,35 @@ def test_a_flood_of_readys_is_thrown_away_and_a_worker_serves_on(context: Contex
             worker.close()
         decoded = counts["refused_total", "not_msgpack"] + counts["refused_total", "header_invalid"]
         assert decoded < counts["refused_total", "too_often"] / 5
+
+
+def test_a_flood_of_hellos_is_thrown_away_and_a_camera_comes_in(context: Context, endpoint: Endpoint) -> None:
+    line = make_line(endpoint)
+    over = threading.Event()
+
+    def flood() -> None:
+        with context.socket(zmq.DEALER) as hostile:
+            hostile.linger = 0
+            hostile.connect(line.endpoints.frontend)
+            segments = wire.encode(hello(camera="ghost"))
+            while not over.is_set():
+                if hostile.poll(20, zmq.POLLOUT):
+                    hostile.send_multipart(segments, zmq.NOBLOCK)
+
+    with broker(line, context) as server, contextlib.closing(Peer(context, zmq.DEALER, line.endpoints.frontend)) as cam:
+        attack = threading.Thread(target=flood, daemon=True)
+        attack.start()
+        try:
+            counts = server.router.counts
+            end = time.monotonic() + 20
+            while counts["refused_total", "too_often"] < 5000:
+                assert time.monotonic() < end, "all of it is looked at"
+            cam.send(hello())
+            assert cam.expect(wire.Welcome).credit > 0
+        finally:
+            over.set()
+            attack.join(10)
+        assert counts["rejected_total", "unknown_camera"] < counts["refused_total", "too_often"] / 5
 
 
 def test_a_flood_of_beats_gets_few_answers_and_a_worker_its_own(context: Context, endpoint: Endpoint) -> None:
