@@ -106,6 +106,40 @@ def _cam(piece: Piece, rng: np.random.Generator, world: World) -> None:
     scattered(piece, rng, np.array((0.6, 0.3)))
 
 
+def _convex(piece: Piece, rng: np.random.Generator, world: World) -> None:
+    """At least four corners anywhere around, from sharp to wide, fasteners in some of them."""
+    count = int(rng.integers(4, 8))
+    angles = (np.arange(count) + rng.uniform(-0.35, 0.35, count)) * (2 * math.pi / count)
+    corners = rng.uniform(0.72, 1.12, (count, 1)) * np.stack([np.cos(angles), np.sin(angles)], -1)
+    hull = cv2.convexHull(corners.astype(np.float32)).reshape(-1, 2).astype(np.float64)
+    corners = hull if len(hull) > 3 else ring(5)
+    piece.body(softened(corners, rng.uniform(0.03, 0.5)))
+    _fasten(piece, rng, world, 0.58 * corners[rng.random(len(corners)) < 0.7])
+    scattered(piece, rng, np.array((0.4, 0.4)))
+
+
+def _truncated(piece: Piece, rng: np.random.Generator, world: World) -> None:
+    """Six sides, long and short ones by turns, as of a triangle whose corners were cut off."""
+    short = rng.uniform(0.27, 0.42)
+    angles = (np.arange(6) // 2) * (2 * math.pi / 3) + short * np.array((-1, 1) * 3)
+    corners = np.stack([np.cos(angles), np.sin(angles)], -1)
+    piece.body(softened(corners, rng.uniform(0.03, 0.12)))
+    _fasten(piece, rng, world, 0.6 * ring(3) if rng.random() < 0.6 else 0.66 * corners)
+    scattered(piece, rng, np.array((0.4, 0.4)))
+
+
+def _lobed(piece: Piece, rng: np.random.Generator, world: World) -> None:
+    """Round, with two to six bulges, a fastener in each or in every hollow."""
+    lobes = int(rng.integers(2, 7))
+    depth = rng.uniform(0.04, 0.45 / lobes)
+    angles = np.arange(160) * (2 * math.pi / 160)
+    radius = 1 - depth + depth * np.cos(lobes * angles)
+    piece.body(np.stack([np.cos(angles), np.sin(angles)], -1) * radius[:, None])
+    at = (0.0, math.pi / lobes)[int(rng.integers(2))]
+    _fasten(piece, rng, world, (0.74 - (2 * depth if at else 0)) * ring(lobes, at))
+    scattered(piece, rng, np.array((0.45, 0.45)))
+
+
 # --- held out --------------------------------------------------------------------------------------------------------
 
 
@@ -135,9 +169,11 @@ def _half_moon(piece: Piece, rng: np.random.Generator, world: World) -> None:
 
 
 SHAPES: Final[dict[World, tuple[Shape, ...]]] = {
-    "train": (_flange, _plate, _polygon, _link, _bracket, _trapezoid, _flattened, _cam),
+    "train": (
+        _flange, _plate, _polygon, _link, _bracket, _trapezoid, _flattened, _cam, _convex, _convex, _truncated, _lobed,
+    ),
     "held-out": (_triangle, _oval, _half_moon),
-}
+}  # fmt: skip
 
 
 # --- what a shape has on it ------------------------------------------------------------------------------------------
@@ -155,7 +191,7 @@ def _fasten(piece: Piece, rng: np.random.Generator, world: World, places: Points
 
 
 FASTENERS: Final[dict[World, tuple[str, ...]]] = {
-    "train": ("hexagon", "rivet", "slotted", "eyelet"),
+    "train": ("hexagon", "rivet", "slotted", "eyelet", "square", "crosshead"),
     "held-out": ("socket", "socket on washer"),
 }
 
@@ -169,6 +205,12 @@ def _fastener(kind: str, radius: float, turn: float) -> list[tuple[Points, int]]
         "hexagon": [(disc * 1.4, WASHER), (six, BOLT), (disc * 0.62, BOLT - 12)],
         "rivet": [(disc, WASHER), (disc * 0.75, WASHER + 16), (disc * 0.45, WASHER + 24)],
         "slotted": [(disc * 1.1, BOLT - 10), (turned(slot, turn), FACE)],
+        "square": [(disc * 1.45, WASHER), (radius * ring(4, turn), BOLT)],
+        "crosshead": [
+            (disc * 1.1, BOLT - 6),
+            (turned(slot * 0.8, turn), FACE),
+            (turned(slot * 0.8, turn + math.pi / 2), FACE),
+        ],
         "eyelet": [(disc * 1.15, WASHER + 20), (disc * 0.55, BELT + 20)],
         "socket": socket,
         "socket on washer": [(disc * 1.5, WASHER), *socket],

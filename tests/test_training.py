@@ -122,7 +122,7 @@ def test_thresholds_share_the_false_alarms_that_are_allowed() -> None:
     torch.manual_seed(5)
     bad = torch.rand(9000) < 0.5
     scores = [torch.rand(9000) * most for most in (0.5, 1.0, 7.0)]
-    limits = export.thresholds(scores, bad)
+    limits = export.thresholds(scores, bad, [1.0, 1.0, 1.0])
     alarms = torch.stack([one[~bad] >= limit for one, limit in zip(scores, limits, strict=True)])
     assert alarms.any(0).float().mean() == pytest.approx(0.02, abs=0.002)
     assert alarms.any(0).float().mean() <= 0.02
@@ -132,13 +132,25 @@ def test_thresholds_share_the_false_alarms_that_are_allowed() -> None:
 def test_thresholds_of_models_that_are_sure_together_are_lower() -> None:
     bad = torch.arange(4000) % 2 == 1
     same = torch.linspace(0, 1, 4000)
-    alike, alone = export.thresholds([same, same], bad), export.thresholds([same, same.flip(0)], bad)
+    even = [1.0, 1.0]
+    alike, alone = export.thresholds([same, same], bad, even), export.thresholds([same, same.flip(0)], bad, even)
     assert alike[0] == alike[1] < alone[0]
+
+
+def test_a_model_that_is_trusted_less_calls_fewer_sound_parts_bad() -> None:
+    torch.manual_seed(6)
+    bad = torch.rand(20_000) < 0.5
+    scores = [torch.rand(20_000) for _ in range(3)]
+    limits = export.thresholds(scores, bad, [1.0, 1.0, 0.5])
+    alarms = torch.stack([one[~bad] >= limit for one, limit in zip(scores, limits, strict=True)])
+    assert alarms.any(0).float().mean() == pytest.approx(0.02, abs=0.001)
+    one, other, third = alarms.sum(1).tolist()
+    assert abs(one - other) <= 1 and abs(2 * third - one) <= 2
 
 
 def test_thresholds_need_sound_parts() -> None:
     with pytest.raises(ValueError, match="only bad ones"):
-        export.thresholds([torch.rand(9)], torch.ones(9, dtype=torch.bool))
+        export.thresholds([torch.rand(9)], torch.ones(9, dtype=torch.bool), [1.0])
 
 
 def test_a_classifiers_threshold_is_in_its_biases(tmp_path: Path) -> None:

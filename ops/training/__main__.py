@@ -124,7 +124,8 @@ def _export(students: list[Student], settings: Settings, device: torch.device, f
             loader.pour(stock, timeout=0.2)
     judged = [export.scores(student.average, student.recipe, stock) for student in students]
     bad = judged[0][1]
-    limits = export.thresholds([highest for highest, _ in judged], bad)
+    alarms = [student.recipe.alarms for student in students]
+    limits = export.thresholds([highest for highest, _ in judged], bad, alarms)
     called = torch.stack([highest >= limit for (highest, _), limit in zip(judged, limits, strict=True)])
     told: dict[str, object] = {"parts": len(bad), "together": _shares(called.any(0), bad)}
     for student, limit, mine in zip(students, limits, called, strict=True):

@@ -37,17 +37,18 @@ def scores(learner: Learner, recipe: Recipe, stock: Stock) -> tuple[Tensor, Tens
     return torch.cat(highest).float().cpu(), torch.cat(bad).cpu()
 
 
-def thresholds(highest: Sequence[Tensor], bad: Tensor) -> list[float]:
-    """A score for each model: each calls as many sound parts bad as the others, and together they call so many bad as
-    they may, since a part is bad when any of them says so. Raises ValueError when no part is sound."""
+def thresholds(highest: Sequence[Tensor], bad: Tensor, shares: Sequence[float]) -> list[float]:
+    """A score for each model: what each calls bad of the sound parts is as `shares` are, and together they call so many
+    bad as they may, since a part is bad when any of them says so. Raises ValueError when no part is sound."""
     sound = torch.stack([scores[~bad] for scores in highest])
+    share = torch.tensor(shares)
     if not sound.shape[1]:
         raise ValueError("thresholds need sound parts to be chosen by; there are only bad ones")
     falling, order = sound.sort(1, descending=True)
-    rank = order.argsort(1)
+    rank = order.argsort(1) / share[:, None]
     # Up to here no more parts have a higher rank with any of the models than may have.
-    last = int(rank.amin(0).sort().values[int(_FALSE_ALARMS * sound.shape[1])])
-    return [float(falling[model, max(0, last - 1) : last + 1].mean()) for model in range(len(highest))]
+    last = (rank.amin(0).sort().values[int(_FALSE_ALARMS * sound.shape[1])] * share).int().tolist()
+    return [float(row[max(0, end - 1) : end + 1].mean()) for row, end in zip(falling, last, strict=True)]
 
 
 def export(learner: Learner, recipe: Recipe, confidence: float, folder: Path) -> Path:
