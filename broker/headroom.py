@@ -10,42 +10,56 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from broker.ledger_file import LedgerFull, one
 
-#: Bytes that stay free beside what is counted here: pages of indices that a commit touches, and the log's own index.
-FOR_COMMITS: Final = 4 << 20
+#: Bytes that stay free beside what is counted here: pages that a commit changes and does not add, and the log's index.
+FOR_COMMITS: Final = 12 << 20
 #: The same for deletions, which go on when commits are refused.
-FOR_DELETIONS: Final = 1 << 20
+FOR_DELETIONS: Final = 8 << 20
 
 
-def owed(db: sqlite3.Connection, path: Path) -> int:
+class Pages(NamedTuple):
+    """Of the ledger's file as the connection sees it, in a transaction too: `free` of `total`, `size` bytes each."""
+
+    total: int
+    free: int
+    size: int
+
+
+def pages(db: sqlite3.Connection) -> Pages:
+    """As they are now."""
+    return Pages(one(db, "PRAGMA page_count"), one(db, "PRAGMA freelist_count"), one(db, "PRAGMA page_size"))
+
+
+def owed(now: Pages, path: Path) -> int:
     """Bytes by which the file has to grow to take in its log."""
     try:
         size = path.stat().st_size
     except OSError:
         return 0
-    pages: int = one(db, "PRAGMA page_count")
-    return max(0, pages * int(one(db, "PRAGMA page_size")) - size)
+    return max(0, now.total * now.size - size)
 
 
-def check_commit(db: sqlite3.Connection, path: Path, size: int) -> None:
-    """Raises LedgerFull where the disk has no room for `size` bytes in the log and, as far as they do not fit into free
-    pages, once more in the file. What fits there needs the log's room alone, which SQLite asks for itself."""
-    spare = one(db, "PRAGMA freelist_count") * one(db, "PRAGMA page_size")
-    growth = owed(db, path) + max(0, size - spare)
+def check_commit(db: sqlite3.Connection, path: Path, before: Pages) -> None:
+    """Raises LedgerFull at the end of a transaction, where the disk has no room for its log and for what the file then
+    owes. What fits into free pages needs the log's room alone, which SQLite asks for itself. `before`: at its start."""
+    now = pages(db)
+    growth = owed(now, path)
     if growth:
-        _check(path, growth + size + FOR_COMMITS)
+        added = max(0, now.total - before.total + before.free - now.free) * now.size
+        _check(path, growth + added + FOR_COMMITS, added)
 
 
 def check_deletion(db: sqlite3.Connection, path: Path) -> None:
     """Raises LedgerFull where the disk has no more room than the log needs to be moved."""
-    if growth := owed(db, path):
-        _check(path, growth + FOR_DELETIONS)
+    growth = owed(pages(db), path)
+    if growth:
+        _check(path, growth + FOR_DELETIONS, 0)
 
 
-def _check(path: Path, needed: int) -> None:
+def _check(path: Path, needed: int, added: int) -> None:
     try:
         free = shutil.disk_usage(path.parent).free
     except OSError:  # a disk that cannot be asked: SQLite will meet its end
@@ -53,5 +67,6 @@ def _check(path: Path, needed: int) -> None:
     if free < needed:
         raise LedgerFull(
             f"{path}: the disk has {free / 2**20:.1f} MB free, and {needed / 2**20:.1f} MB are needed: make room"
-            " on it, or have the ledger keep less ([ledger] keep_days, keep_gb in the line file)"
+            " on it, or have the ledger keep less ([ledger] keep_days, keep_gb in the line file)",
+            added,
         )

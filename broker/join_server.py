@@ -245,7 +245,7 @@ class JoinServer:
         self._repeats_until = now + RETRY_AFTER + REPEATS_WITHIN
         self.counts["ledger_failures_total",] += 1
         if isinstance(error, LedgerFull):
-            self._keeper.disk_full(now)
+            self._keeper.disk_full(now, error.added)
         self._log(now, "the ledger cannot be written: nothing is accepted or published until it can", error)
 
     def _log(self, now: float, event: str, error: LedgerError) -> None:

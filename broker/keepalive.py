@@ -2,8 +2,9 @@
 
 The system asks, by TCP's own probes. ZMTP's heartbeats would do it too, but libzmq (4.3.5) aborts the process by them:
 when a peer goes while its messages are not read, because the queue for them is full, the next heartbeat meets a
-connection that is half taken down (its issues 3596, 3937, 4767). Any peer could end a broker so. Nor do probes wait
-behind a message that is under way, so that a slow link may take as long as it needs.
+connection that is half taken down (its issues 3596, 3937, 4767). Any peer could end a broker so; one that
+asks for heartbeats itself still can, and nothing here helps (docs/limits.md). Nor do probes wait behind a message that
+is under way, so that a slow link may take as long as it needs.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ import zmq
 IDLE: Final = 1
 INTERVAL: Final = 1
 PROBES: Final = 3
-#: Milliseconds that what was sent may stay unconfirmed: while something is, there are no probes.
-UNCONFIRMED: Final = 4000
 
 
 def keep_alive(socket: zmq.Socket[Any]) -> None:
@@ -27,4 +26,3 @@ def keep_alive(socket: zmq.Socket[Any]) -> None:
     socket.tcp_keepalive_idle = IDLE
     socket.tcp_keepalive_intvl = INTERVAL
     socket.tcp_keepalive_cnt = PROBES
-    socket.tcp_maxrt = UNCONFIRMED

@@ -65,10 +65,10 @@ class Keeper:
             self._retry_at = now + RETRY_AFTER
             raise
 
-    def disk_full(self, now: float) -> None:
-        """A commit found no room."""
+    def disk_full(self, now: float, added: int) -> None:
+        """A commit found no room for `added` bytes, as far as that is known."""
         try:
-            self.short = self._retention.disk_full(now, self._ledger.holding())
+            self.short = self._retention.disk_full(now, self._ledger.holding(), added)
             if self.short:
                 self._ledger.make_room()
         except LedgerError as error:

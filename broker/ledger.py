@@ -54,6 +54,8 @@ class Ledger:
         """Take the ledger for this process alone; a new file gets its tables and a random `ledger_id`."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path = self.path.resolve()  # where a link leads: the log and the reserve lie there, on that disk
+            self.reserve = Reserve(self.path)
             self._lock = ledger_file.take_lock(self.path)
             with ledger_file.translated(self.path):
                 self._db = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None)
@@ -84,15 +86,15 @@ class Ledger:
         filed: list[str] = []
         if not any(getattr(rows, name) for name in (*schema.WRITES, "late_results")):
             return filed
-        with self._read() as db, self._in_time():
-            headroom.check_commit(db, self.path, rows.size)
-        with self._transaction() as db:
+        with self._in_time(), self._transaction() as db:
+            before = headroom.pages(db)
             for name, statement in schema.WRITES.items():
                 if values := getattr(rows, name):
                     db.executemany(statement, values)
             for late in rows.late_results:
                 if db.execute(schema.FILE_LATE, late).rowcount:
                     filed.append(late.model)
+            headroom.check_commit(db, self.path, before)
         self._written += len(rows.published) + len(rows.skips)
         self._wrote()
         return filed

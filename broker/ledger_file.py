@@ -25,7 +25,12 @@ class LedgerError(Exception):
 
 
 class LedgerFull(LedgerError):
-    """The disk, or what the ledger may take of it, has no room."""
+    """The disk, or what the ledger may take of it, has no room. `added`: bytes of pages that were to be written, as far
+    as that is known."""
+
+    def __init__(self, text: str, added: int = 0) -> None:
+        super().__init__(text)
+        self.added = added
 
 
 @contextlib.contextmanager
@@ -71,6 +76,7 @@ def prepare(db: sqlite3.Connection, path: Path, log: int) -> None:
     page = one(db, "PRAGMA page_size")
     db.execute("PRAGMA synchronous = FULL")
     db.execute(f"PRAGMA cache_size = {-CACHE_KB}")
+    db.execute("PRAGMA cache_spill = OFF")  # nothing of a transaction is in the log before it was found to fit
     db.execute("PRAGMA secure_delete = FAST")  # deleting writes no page for the sake of zeros
     db.execute(f"PRAGMA journal_size_limit = {log // 2 or LOG_KEPT}")
     db.execute(f"PRAGMA wal_autocheckpoint = {min(CHECKPOINT_PAGES, log // 4 // page) if log else CHECKPOINT_PAGES}")

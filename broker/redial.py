@@ -16,6 +16,10 @@ RECONNECT_IVL_MAX: Final = 150
 CONNECT_TIMEOUT: Final = 1000
 #: Milliseconds that a peer which took the connection has to greet; libzmq's own patience is half a minute.
 HANDSHAKE_IVL: Final = 2000
+#: Milliseconds that what was sent may stay unconfirmed: while something is, there are no probes, and the system's own
+#: patience is a quarter of an hour. Not for who binds, and sends what nobody repeats: the time counts, too, in which a
+#: peer that is alive reads nothing.
+UNCONFIRMED: Final = 4000
 
 
 def keep_trying(socket: zmq.Socket[Any]) -> None:
@@ -25,3 +29,4 @@ def keep_trying(socket: zmq.Socket[Any]) -> None:
     socket.connect_timeout = CONNECT_TIMEOUT
     socket.handshake_ivl = HANDSHAKE_IVL
     keep_alive(socket)
+    socket.tcp_maxrt = UNCONFIRMED

@@ -164,11 +164,11 @@ class Retention:
     def due(self, now: float) -> bool:
         return not self._keep.for_ever and now >= self._next
 
-    def disk_full(self, now: float, holding: Holding) -> bool:
-        """The disk has no room for more. True: what is oldest will make some."""
+    def disk_full(self, now: float, holding: Holding, added: int = 0) -> bool:
+        """The disk has no room for `added` bytes more, 0: not known. True: what is oldest will make some."""
         if self._keep.for_ever:
             return False
-        if self._ceiling is None or holding.free * holding.page < SPARE:
+        if self._ceiling is None or holding.free * holding.page < max(SPARE, added):
             self._ceiling = min(holding.used, self._ceiling or holding.used)
         self._ceiling_until = now + FULL_FOR
         self._next = now

@@ -11,8 +11,6 @@ from broker.wire import Key, Verdict
 
 #: Bits of a frame's row id that hold `seq`; the boot's number stands above them.
 SEQ_BITS: Final = 40
-#: Bytes that a row takes beside what it carries: its columns, its key again in an index, and what pages leave unused.
-ROW_BYTES: Final = 512
 #: One more than the highest `seq` that a row id can hold.
 SEQ_LIMIT: Final = 1 << SEQ_BITS
 
@@ -128,14 +126,6 @@ class Rows:
     closed_parts: list[tuple[float, Completeness, Verdict, int]] = field(default_factory=list)
     topics: list[TopicRow] = field(default_factory=list)
     published: list[PublishedRow] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """Bytes that they take in the file, roughly, and rather more than less."""
-        count = sum(len(getattr(self, name)) for name in self.__slots__)
-        carried = sum(len(row.body) for row in self.results) + sum(len(row.body) for row in self.late_results)
-        heads = sum(len(row.head) for row in self.published) + sum(len(text) for _, text in self.lines)
-        return (carried + heads) * 9 // 8 + count * ROW_BYTES
 
 
 class Stored(NamedTuple):

@@ -19,6 +19,7 @@ import pytest
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from broker.keepalive import IDLE, INTERVAL, PROBES, keep_alive
 from broker.redial import keep_trying
 from broker.socket_monitor import SocketMonitor
 
@@ -153,3 +154,26 @@ def test_a_link_that_has_died_without_a_word_is_noticed(transport: str, caller: 
             near.send(b"anybody there?")
         assert monitor.pair.poll(15_000), "the link counts as alive"
         assert next(monitor.events()).kind == zmq.EVENT_DISCONNECTED
+
+
+def test_a_peer_that_is_alive_and_reads_nothing_for_long_is_kept(transport: str) -> None:
+    """By who binds: what it was sent would be lost."""
+    if transport != "tcp":
+        pytest.skip("nothing is probed")
+    with ExitStack() as stack:
+        context = stack.enter_context(zmq.Context())
+        push, pull = (stack.enter_context(context.socket(kind)) for kind in (zmq.PUSH, zmq.PULL))
+        push.linger = pull.linger = 0
+        push.sndhwm = pull.rcvhwm = 2
+        keep_alive(push)
+        monitor = SocketMonitor(push, "tcp:", zmq.EVENT_DISCONNECTED)
+        stack.callback(monitor.close)
+        monitor.open()
+        assert monitor.pair is not None
+        pull.connect(f"tcp://127.0.0.1:{push.bind_to_random_port('tcp://127.0.0.1')}")
+        sent = 0
+        while push.poll(1000, zmq.POLLOUT):
+            push.send(sent.to_bytes(4) + bytes(1 << 20))
+            sent += 1
+        assert not monitor.pair.poll(1000 * (IDLE + INTERVAL * PROBES) + 2000), "it was cut off"
+        assert [int.from_bytes(pull.recv()[:4]) for _ in range(sent)] == list(range(sent))

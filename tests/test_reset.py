@@ -64,7 +64,11 @@ def running(code: str, argument: str) -> Iterator[subprocess.Popen[str]]:
         child.communicate(timeout=10)
 
 
-def fill(connection: socket.socket, kind: bytes) -> None:
+#: A heartbeat of ZMTP that asks for an answer.
+PING = b"\x04\x07\x04PING\x00\x00"
+
+
+def fill(connection: socket.socket, kind: bytes, between: bytes = b"", size: int = 4000) -> None:
     """Greet as a socket of `kind`, and send until nothing goes any more: the peer has stopped to read."""
     connection.settimeout(10.0)
     connection.sendall(zmtp.GREETING + zmtp.ready(kind))
@@ -72,7 +76,7 @@ def fill(connection: socket.socket, kind: bytes) -> None:
     while b"READY" not in heard:
         heard += connection.recv(4096)
     connection.settimeout(0.5)
-    blob = zmtp.message(b"anything", bytes(4000)) * 16
+    blob = (zmtp.message(b"anything", bytes(size)) + between) * 64
     with contextlib.suppress(TimeoutError):
         while True:
             connection.sendall(blob)
@@ -98,6 +102,17 @@ def test_who_binds_outlives_it(door: str) -> None:
             with zmtp.connect(endpoint) as connection:
                 fill(connection, b"DEALER")
                 reset(connection)
+        assert is_alive_after(child)
+
+
+@pytest.mark.xfail(strict=True, reason="libzmq 4.3.5 aborts when it finds a heartbeat in what a reset peer had sent")
+def test_who_binds_outlives_a_peer_with_heartbeats() -> None:
+    """No setting of ours helps: keys, or a firewall, keep such a peer out, and the broker is started again."""
+    with running(BOUND, "backend") as child:
+        assert child.stdout is not None
+        with zmtp.connect(child.stdout.readline().strip()) as connection:
+            fill(connection, b"DEALER", PING, size=40)
+            reset(connection)
         assert is_alive_after(child)
 
 

@@ -203,6 +203,8 @@ def test_pages_that_are_free_in_a_full_disk_are_enough() -> None:
     for turn in range(20):
         retention.disk_full(6.0 + turn, many)
         assert not isinstance(retention.decide(6.0 + turn, WALL, many, idle=True), Delete)
+    retention.disk_full(30.0, many, added=3001 * MB)
+    assert isinstance(retention.decide(30.0, WALL, many, idle=True), Delete), "a turn needs more than is free"
 
 
 # --- what is deleted, and what stays ---------------------------------------------------------------------------------
