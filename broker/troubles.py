@@ -66,9 +66,11 @@ def present(router: Router, now: float) -> Iterator[Trouble]:
 
 
 def idle_rules(line: Line, names: Mapping[str, Collection[str]]) -> Iterator[Trouble]:
-    """Class names in rules that no model of their station has: such a rule never fires, and a part that it should stop
-    passes. Nothing is said while a model of the station has not told its classes."""
+    """Class names in rules that no model of their station has: an NG class never fires, and a part that it should stop
+    passes; of one that is required there are never enough. Nothing is said while a model of the station has not told
+    its classes."""
     for one in classes.unknown(line, names):
         if not one.doubtful:
             about = (("station", one.station), ("rule", one.key), ("class", one.name), ("models", " ".join(one.models)))
-            yield Trouble("a rule names a class that no model of its station knows: it can never fire", about)
+            then = "no frame is ever ok" if one.key == "required" else "it can never fire"
+            yield Trouble(f"a rule names a class that no model of its station knows: {then}", about)

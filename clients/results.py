@@ -54,6 +54,8 @@ class Results:
         context: Context | None = None,
         credentials: Credentials | None = None,
     ) -> None:
+        if not isinstance(since, Position | None):
+            raise TypeError(f"since is a Position, not {since!r}; Position('', 0) stands before all that is kept")
         topics = [*(f"frame/{camera}/" for camera in cameras), *(f"part/{station}/" for station in stations)]
         self.malformed = 0
         self.repeats = 0

@@ -11,6 +11,8 @@ from typing import Final
 
 from broker.line import CameraEntry, Line, Model
 from ops.supervisor import Restart, Spec, Stage
+from workers.lookup import is_name
+from workers.store import default_store
 
 #: Log lines as JSON, so that the supervisor can read them; UTF-8 also where Windows would choose a code page.
 ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
@@ -99,8 +101,11 @@ def _worker(name: str, index: int, model: Model, path: Path, metrics: int) -> Sp
 
 
 def _options(name: str, worker: str, model: Model) -> list[str]:
+    # By name a model is found in the folder of who made the plan, whoever runs it.
+    store = ["--store", str(default_store().absolute())] if is_name(model.file) else []
     return [
         "--model", name,
+        *store,
         "--name", worker,
         "--threads", str(model.threads),
         "--max-batch", str(model.max_batch),

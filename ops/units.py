@@ -26,7 +26,8 @@ def units(
 
     The same processes as those of gongwei up, each with a limit of memory that follows from the line file: a broker
     that a stranger floods is ended and started again before the machine runs out (docs/limits.md). So is a process
-    whose loop stands still (docs/operations.md). Exit code 2 for a line file that cannot be used.
+    whose loop stands still (docs/operations.md). Exit code 2 for a line file that cannot be used; a model or a source
+    that is not there yet is a warning.
 
     Examples:
 
@@ -43,6 +44,8 @@ def units(
         raise usage("\n".join(problems))
     if not systemd.name_of(described, path):
         raise usage(f'{path}: no name of units can be made of the file\'s; write name = "NAME" at its top')
+    for problem in inputs.missing(described, path):
+        typer.echo(f"warning: {problem}", err=True)
     files = systemd.units(described, path, plan.specs(described, path, insecure=insecure), user=user)
     if out is not None and (taken := _taken(out, files, path)):
         raise usage(taken)

@@ -38,6 +38,7 @@ def test_with_yes_it_does_not_ask(model: Path) -> None:
 def test_what_is_not_there_is_told_with_what_is_near(model: Path) -> None:
     code, said = remove(model.parent, "dent", "--yes")
     assert (code, "did you mean dents?" in said, model.exists()) == (1, True, True)
+    assert "export" not in said, "who deletes wants to bring nothing"
     assert remove(model.parent, "../dents", "--yes")[0] == 2
 
 

@@ -17,6 +17,7 @@ from broker.line import CameraEntry, Endpoints, Limits, Line, Model, Recorder, R
 from ops import plan, systemd
 from ops.__main__ import app
 from ops.supervisor import Stage
+from workers.store import default_store
 from workers.worker import LOADING
 
 LINE = Line(
@@ -139,6 +140,18 @@ def test_two_lines_without_a_name_have_units_of_their_own(tmp_path: Path) -> Non
     assert units(unnamed(tmp_path / "线.toml"), out) == (
         2, f'{tmp_path / "线.toml"}: no name of units can be made of the file\'s; write name = "NAME" at its top\n'
     )  # fmt: skip
+
+
+def test_models_by_name_are_those_of_who_wrote_the_units(tmp_path: Path) -> None:
+    path = tmp_path / "line.toml"
+    models = {"dents": Model(file="demo-det"), "elsewhere": Model(file="no-such-model")}
+    path.write_text(to_toml(structs.replace(LINE, models=models)), encoding="utf-8")
+    code, said = units(path, tmp_path / "units")
+    assert code == 0 and "warning: " in said and "models.elsewhere.file: no file" in said
+    assert "models.dents" not in said
+    for model in models:
+        service = (tmp_path / "units" / f"gongwei-line-1-worker-{model}-1.service").read_text(encoding="utf-8")
+        assert f"--store {default_store().absolute()}" in service.replace('"', "")
 
 
 @pytest.mark.parametrize("older", [False, True])

@@ -65,5 +65,8 @@ def test_a_rule_about_a_class_that_no_model_knows_is_a_trouble() -> None:
     classes = {"det": frozenset(["scratch", "dent"]), "seg": frozenset(["bolt"])}
     (trouble,) = idle_rules(line, classes)
     assert trouble.about == (("station", "station"), ("rule", "ng"), ("class", "dnet"), ("models", "det seg"))
+    assert trouble.what.endswith("it can never fire")
+    (other,) = idle_rules(line, {"det": frozenset(["dnet", "scratch"]), "seg": frozenset(["x"])})
+    assert other.about[1:3] == (("rule", "required"), ("class", "bolt")) and other.what.endswith("no frame is ever ok")
     assert list(idle_rules(line, {"det": classes["det"]})) == [], "what seg knows is not known"
     assert list(idle_rules(line, {"det": frozenset(["dnet", "bolt", "scratch"]), "seg": frozenset(["x"])})) == []

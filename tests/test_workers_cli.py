@@ -275,7 +275,7 @@ def test_import_of_published_models_brings_coco_names(testdata: Path, tmp_path: 
     [
         (("a.cfg",), "a.cfg: a model is one ONNX file, or the two of a Darknet model", 2),
         (("a.onnx", "b.weights"), "a.onnx b.weights: a model is one ONNX file, or the two of a Darknet model", 2),
-        (("a.onnx",), "a.onnx: cannot be read as ONNX", 1),
+        (("a.onnx",), "a.onnx: there is no such file", 1),
         (("a.onnx", "--fit", "wide"), "--fit wide: one of letterbox, stretch, crop", 2),
         (("a.onnx", "--colours", "grb"), "--colours grb: rgb or bgr", 2),
         (("a.cfg", "b.weights", "--name", "A B"), "'A B' is no model name", 2),

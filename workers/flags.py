@@ -144,7 +144,7 @@ def _source(name: str, where: str, written: Model | None, flags: Flags, folder: 
     if where:
         path = Path(where)
         if not path.is_file():
-            raise ModelError(f"--model {name}={where}: there is no such file")
+            raise ModelError(f"{where}: there is no such file (model {name})")
         return path
     store = flags.store or default_store()
     if written is not None and written.file:

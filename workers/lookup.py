@@ -34,6 +34,11 @@ def find(name: str, *, store: Path, written: str = "", folder: Path = Path()) ->
     return found
 
 
+def is_name(written: str) -> bool:
+    """Whether what a line file says of a model may be a name, and not only a path."""
+    return NAME.fullmatch(written) is not None and not written.endswith(".onnx")
+
+
 def name_of(file: Path) -> str:
     """A name for the model in a file: its stem, in small letters, other characters made `-`; "": none can be made."""
     return re.sub(r"[^a-z0-9_.-]+", "-", file.stem.lower()).lstrip("_.-")[:64]
@@ -50,7 +55,7 @@ def split(word: str) -> tuple[str, str]:
 def _places(name: str, store: Path, written: str, folder: Path) -> Iterator[Path]:
     if written:
         yield folder / written
-        if NAME.fullmatch(written) is None or written.endswith(".onnx"):
+        if not is_name(written):
             return
         name = written
     yield folder / f"{name}.onnx"

@@ -20,6 +20,8 @@ def load(path: Path, *, weights: bool = True) -> Any:
     """The onnx.ModelProto; `weights`: also those that lie in files of their own. Raises ModelError."""
     try:
         model = onnx.load(path, load_external_data=weights)
+    except FileNotFoundError as error:
+        raise ModelError(f"{error.filename or path}: there is no such file") from None
     # What a broken file makes onnx raise has no common class: protobuf's, ValueError, onnx.checker's.
     except (OSError, DecodeError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path}: cannot be read as ONNX: {error}") from None

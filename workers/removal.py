@@ -9,7 +9,7 @@ import typer
 
 from workers import shipped
 from workers.arguments import failed
-from workers.errors import ModelError, WorkersError
+from workers.errors import AbsentError, ModelError, WorkersError
 from workers.flags import StoreOption
 from workers.lookup import find
 from workers.store import check_name, default_store
@@ -49,4 +49,7 @@ def removable(name: str, store: Path) -> Path:
         return path
     if shipped.path(name) is not None:
         raise ModelError(f"{name}: comes with the package and stays; in {store} there is none of that name")
-    return find(name, store=store, written=str(path))
+    try:
+        return find(name, store=store, written=str(path))
+    except AbsentError as error:
+        raise ModelError(f"{name}: {error.brief}; `workers models` lists what is there") from None
