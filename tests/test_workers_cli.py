@@ -277,6 +277,8 @@ def test_import_of_published_models_brings_coco_names(testdata: Path, tmp_path: 
         (("a.onnx", "b.weights"), "a.onnx b.weights: a model is one ONNX file, or the two of a Darknet model", 2),
         (("a.onnx",), "a.onnx: there is no such file", 1),
         (("a.onnx", "--fit", "wide"), "--fit wide: one of letterbox, stretch, crop", 2),
+        (("a.onnx", "--mean", "0.5,0.5,0.4"), "--mean 127.5,127.5,102", 2),
+        (("a.onnx", "--std", "0.2"), "in grey levels from 0 to 255, not as shares of them: --std 51", 2),
         (("a.onnx", "--colours", "grb"), "--colours grb: rgb or bgr", 2),
         (("a.cfg", "b.weights", "--name", "A B"), "'A B' is no model name", 2),
         (("a.cfg", "b.weights"), "a.cfg: cannot be read", 1),

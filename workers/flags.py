@@ -193,4 +193,7 @@ def _numbers(flag: str, text: str) -> tuple[float, ...]:
         numbers = ()
     if len(numbers) not in (1, 3):
         raise UsageError(f"{flag} {text}: one number, or three for red, green, blue: 123.675,116.28,103.53")
+    if 0 < max(numbers) < 1:  # as PyTorch's own examples write them: every answer would be wrong
+        levels = ",".join(f"{255 * share:g}" for share in numbers)
+        raise UsageError(f"{flag} {text}: in grey levels from 0 to 255, not as shares of them: {flag} {levels}")
     return numbers
