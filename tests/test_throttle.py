@@ -319,8 +319,9 @@ def test_a_flood_of_hellos_is_thrown_away_and_a_camera_comes_in(context: Context
         try:
             counts = server.router.counts
             end = time.monotonic() + 20
-            while counts["refused_total", "too_often"] < 5000:
+            while counts["refused_total", "too_often"] < 2000:
                 assert time.monotonic() < end, "all of it is looked at"
+                assert not cam.socket.poll(5), "nobody has greeted"  # meanwhile the other threads run
             cam.send(hello())
             assert cam.expect(wire.Welcome).credit > 0
         finally:

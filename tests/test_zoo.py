@@ -321,7 +321,7 @@ def test_a_wrong_word_is_answered_with_what_to_say() -> None:
         (["yolov9"], "it has yolov5n, ", 2),
         (["yolov5n"], "--weights random", 2),
         (["yolov5n", "--weights", "x.pt"], ".onnx or .safetensors", 2),
-        (["yolov5n", "--weights", "absent.onnx"], "cannot be read", 1),
+        (["yolov5n", "--weights", "absent.onnx"], "there is no such file", 1),
         (["yolov5n", "--weights", "random", "--size", "30x30"], "multiples of 32", 2),
         (["yolov5n", "--weights", "random", "--size", "wide"], "--size wide: HEIGHTxWIDTH", 2),
     ):
