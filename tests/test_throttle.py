@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -264,109 +264,82 @@ def test_who_is_no_camera_is_not_looked_at_when_it_sends_too_much() -> None:
 # --- the server ------------------------------------------------------------------------------------------------------
 
 
-def test_a_flood_of_readys_is_thrown_away_and_a_worker_serves_on(context: Context, endpoint: Endpoint) -> None:
-    line = make_line(endpoint)
-    over = threading.Event()
+@contextlib.contextmanager
+def flooded(context: Context, endpoint: str, messages: Iterable[Sequence[bytes]]) -> Iterator[list[list[bytes]]]:
+    """Meanwhile a peer sends one message after the other, as fast as they go; what it is answered."""
+    over, answers = threading.Event(), list[list[bytes]]()
 
     def flood() -> None:
         with context.socket(zmq.DEALER) as hostile:
             hostile.linger = 0
-            hostile.connect(line.endpoints.backend)
-            for number in itertools.count():
+            hostile.connect(endpoint)
+            for segments in messages:
+                while not hostile.poll(20, zmq.POLLOUT) and not over.is_set():
+                    pass
                 if over.is_set():
                     return
-                if hostile.poll(20, zmq.POLLOUT):
-                    # Beyond their rate they are not decoded: nobody notices that most are no READY at all.
-                    body = wire.encode(ready(f"x{number}", worker="x"))[1] if number < BURST else b"no msgpack"
-                    hostile.send_multipart([wire.Ready.TYPE, body], zmq.NOBLOCK)
+                hostile.send_multipart(segments, zmq.NOBLOCK)
+                while hostile.poll(0):
+                    answers.append(hostile.recv_multipart())
 
-    with broker(line, context) as server:
-        attack = threading.Thread(target=flood, daemon=True)
-        attack.start()
-        worker = Peer(context, zmq.DEALER, line.endpoints.backend)
-        try:
-            counts = server.router.counts
+    attack = threading.Thread(target=flood, daemon=True)
+    attack.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        attack.join(10)
+
+
+def test_a_flood_of_readys_is_thrown_away_and_a_worker_serves_on(context: Context, endpoint: Endpoint) -> None:
+    line = make_line(endpoint)
+    backend = line.endpoints.backend
+    # Beyond their rate they are not decoded: nobody notices that most are no READY at all.
+    first = (wire.encode(ready(f"x{number}", worker="x")) for number in range(int(BURST)))
+    flood = itertools.chain(first, itertools.repeat([wire.Ready.TYPE, b"no msgpack"]))
+    with broker(line, context) as server, contextlib.closing(Peer(context, zmq.DEALER, backend)) as worker:
+        counts = server.router.counts
+        with flooded(context, backend, flood):
             end = time.monotonic() + 20
             while counts["refused_total", "too_often"] < 5000:
                 assert time.monotonic() < end, "all of it is looked at"
                 assert told(worker).reason == "unknown_session"
             answer = register(worker)
             assert answer.port
-        finally:
-            over.set()
-            attack.join(10)
-            worker.close()
         decoded = counts["refused_total", "not_msgpack"] + counts["refused_total", "header_invalid"]
         assert decoded < counts["refused_total", "too_often"] / 5
 
 
 def test_a_flood_of_hellos_is_thrown_away_and_a_camera_comes_in(context: Context, endpoint: Endpoint) -> None:
     line = make_line(endpoint)
-    over = threading.Event()
-
-    def flood() -> None:
-        with context.socket(zmq.DEALER) as hostile:
-            hostile.linger = 0
-            hostile.connect(line.endpoints.frontend)
-            segments = wire.encode(hello(camera="ghost"))
-            while not over.is_set():
-                if hostile.poll(20, zmq.POLLOUT):
-                    hostile.send_multipart(segments, zmq.NOBLOCK)
-
-    with broker(line, context) as server, contextlib.closing(Peer(context, zmq.DEALER, line.endpoints.frontend)) as cam:
-        attack = threading.Thread(target=flood, daemon=True)
-        attack.start()
-        try:
-            counts = server.router.counts
+    frontend, flood = line.endpoints.frontend, itertools.repeat(wire.encode(hello(camera="ghost")))
+    with broker(line, context) as server, contextlib.closing(Peer(context, zmq.DEALER, frontend)) as cam:
+        counts = server.router.counts
+        with flooded(context, frontend, flood):
             end = time.monotonic() + 20
             while counts["refused_total", "too_often"] < 2000:
                 assert time.monotonic() < end, "all of it is looked at"
                 assert not cam.socket.poll(5), "nobody has greeted"  # meanwhile the other threads run
             cam.send(hello())
             assert cam.expect(wire.Welcome).credit > 0
-        finally:
-            over.set()
-            attack.join(10)
         assert counts["rejected_total", "unknown_camera"] < counts["refused_total", "too_often"] / 5
 
 
 def test_a_flood_of_beats_gets_few_answers_and_a_worker_its_own(context: Context, endpoint: Endpoint) -> None:
     line = make_line(endpoint)
-    over = threading.Event()
-    answers = 0
-
-    def flood() -> None:
-        nonlocal answers
-        names = [f"x{number}" for number in range(16)]
-        sessions = [entry for name in names for entry in beat("x", name).sessions]
-        segments = wire.encode(wire.Beat(worker="x", sessions=sessions))
-        with context.socket(zmq.DEALER) as hostile:
-            hostile.linger = 0
-            hostile.connect(line.endpoints.backend)
-            while not over.is_set():
-                if hostile.poll(20, zmq.POLLOUT):
-                    hostile.send_multipart(segments, zmq.NOBLOCK)
-                while hostile.poll(0):
-                    hostile.recv_multipart()
-                    answers += 1
-
-    with broker(line, context) as server:
-        attack = threading.Thread(target=flood, daemon=True)
-        attack.start()
-        worker = Peer(context, zmq.DEALER, line.endpoints.backend)
-        try:
-            counts = server.router.counts
+    backend = line.endpoints.backend
+    sessions = [entry for number in range(16) for entry in beat("x", f"x{number}").sessions]
+    flood = itertools.repeat(wire.encode(wire.Beat(worker="x", sessions=sessions)))
+    with broker(line, context) as server, contextlib.closing(Peer(context, zmq.DEALER, backend)) as worker:
+        counts = server.router.counts
+        with flooded(context, backend, flood) as answers:
             end = time.monotonic() + 20
             while counts["refused_total", "too_often"] < 5000:
                 assert time.monotonic() < end, "all of it is answered"
                 assert told(worker).reason == "unknown_session"
             assert register(worker).port
-        finally:
-            over.set()
-            attack.join(10)
-            worker.close()
         assert counts["unanswered_total", "beat"] > 0
-        assert 0 < answers < counts["refused_total", "too_often"]
+        assert 0 < len(answers) < counts["refused_total", "too_often"]
 
 
 def told(worker: Peer) -> Any:
